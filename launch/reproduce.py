@@ -47,6 +47,7 @@ from openrs_ray.records import Problem
 from openrs_ray.rewards.answers.kinds import columns
 from openrs_ray.run.account import Spent
 from openrs_ray.run.budget import ENDING, Budget, LimitReached
+from openrs_ray.run.ledger import head_beside, note_evaluation
 from openrs_ray.run.progress import read_result
 from openrs_ray.run.resume import check_run
 
@@ -120,7 +121,12 @@ class Reproduction:
         content["choice"] = {"chosen": best.label, "models": choices["models"]}
         content["costs"] = [asdict(cost) for cost in costs]
         folder = self.config.run.path / "reproduction"
-        write(folder, content)
+        # Beside its completions, too, where cards, pages and audits look for the tables of a policy.
+        place = self._on_benchmarks.folder / best.folder
+        content["ledger"] = (head := head_beside(place)) and asdict(head)
+        for each in (folder, place):
+            write(each, content)
+        note_evaluation([folder, place, *(model.store.folder for model in [*models, *candidates])])
         document(content)
         show_markdown(self.console, markdown(content))
         say(self.console, f"{folder}/report.md, report.json and report.html")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from openrs_ray.audit.chain_files import check_files
+from openrs_ray.audit.chain_files import check_files, check_written_once
 from openrs_ray.audit.chain_lines import check_lines
 from openrs_ray.audit.findings import SHORT, Check
 from openrs_ray.audit.heads import check_heads
@@ -34,6 +34,7 @@ def check_chain(folder: Path, head: str | None = None) -> Check:
     check_heads(folder, known, check, head)
     check_lines(folder, known, check, going)
     check_files(folder, known, check, going)
+    check_written_once(known, check)
     files = sum(value is not None for value in known.files.values())
     lines = sum(map(len, known.lines.values()))
     check.looked_at = f"{len(known.entries)} entries, {files} files, {lines} lines; head {known.entries[-1].digest}"

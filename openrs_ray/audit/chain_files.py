@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from openrs_ray.audit.findings import SHORT, Check
@@ -15,6 +15,9 @@ from openrs_ray.run.ledger_files import ADDED, REPLACED, checkpoint_parts, file_
 
 _MAY_GO = re.compile(r"report\.html|export/.*|checkpoints/step-.*")
 """Files that a run, or its owner, may remove; the manifest says which checkpoints there are."""
+_WRITTEN_ONCE = re.compile(
+    r"(teacher/)?completions/.*|evaluation/.*\.parquet|checkpoints/step-\d+/(policy|adapter)/.*\.(safetensors|json|jinja)"
+)
 _MANIFEST = "checkpoints/manifest.json"
 _READ_AGAIN, _PAUSE_S = 5, 1.0
 """Number of times, and seconds between them, that what a training process has just replaced is compared with the ledger."""
@@ -40,6 +43,29 @@ def check_files(folder: Path, known: Known, check: Check, going: bool) -> None:
         check.notes.append(f"{newest} is in no entry yet: the run goes on, or was killed before it was noted")
         _check_manifest(folder, noted, newest, check)
     _check_unlisted(folder, known, noted, newest, check, going)
+
+
+def check_written_once(known: Known, check: Check) -> None:
+    """Files that nothing writes again: the ledger has one digest of each, or another after the file had gone."""
+    digests: dict[str, str | None] = {}
+    begun: set[int] = set()
+    for entry in known.entries:
+        for name, value in entry.files.items():
+            before = digests.get(name)
+            if value and before and value != before and _written_once(name, begun):
+                again = (
+                    f"entry {entry.number} ({entry.about}) notes {value[:SHORT]}, and one before it {before[:SHORT]}"
+                )
+                check.find(name, f"{again}: nothing that this project does writes it again", _step_in(name))
+        digests |= entry.files
+        if entry.about == "attempt":
+            begun.add(int(entry.content.get("attempt", 0)))
+
+
+def _written_once(name: str, begun: Container[int]) -> bool:
+    """`begun`: attempts so far. The files of an attempt are written anew until a start of its number does not fail."""
+    attempt = re.match(r"attempts/(\d+)/", name)
+    return int(attempt[1]) in begun if attempt else _WRITTEN_ONCE.fullmatch(name) is not None
 
 
 def _not_begun(name: str, known: Known) -> bool:

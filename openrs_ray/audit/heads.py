@@ -25,6 +25,27 @@ def check_heads(folder: Path, known: Known, check: Check, head: str | None) -> N
             check.find(
                 FILE, f"{where} names the head {value[:SHORT]}, which no entry has: entries were changed or removed"
             )
+    if head:
+        _note_changes_after(known, head, check)
+
+
+def _note_changes_after(known: Known, head: str, check: Check) -> None:
+    """Say which files the given head is not about any more."""
+    place = next((n for n, entry in enumerate(known.entries) if entry.digest.startswith(head)), len(known.entries))
+    at_head: dict[str, str | None] = {}
+    for entry in known.entries[: place + 1]:
+        at_head |= entry.files
+    later = {
+        name: entry
+        for entry in known.entries[place + 1 :]
+        for name, value in entry.files.items()
+        if at_head.get(name) not in (None, value)
+    }
+    for name, entry in later.items():
+        changed = (
+            f"{name} was changed after the head that was given, the last time by entry {entry.number} ({entry.about})"
+        )
+        check.notes.append(f"{changed}: the head says nothing about it as it is now")
 
 
 def _told(folder: Path, check: Check) -> Iterator[tuple[str, str]]:

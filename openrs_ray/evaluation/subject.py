@@ -1,6 +1,5 @@
 """Models of an evaluation."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,13 @@ from openrs_ray.config.load import flat
 from openrs_ray.config.names import is_run, runs_text
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.evaluation.identity import model_identity
 from openrs_ray.evaluation.protocol import Protocol
 from openrs_ray.evaluation.report import published_name
 from openrs_ray.models.bundled import MODELS, looks_like_hub_id, resolve_model
 from openrs_ray.run.checkpoints import CheckpointStore
 
 START = "start model"
-_EDGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +38,7 @@ class Subject:
 
     def identity(self) -> str:
         """Digest of a folder's files: another model's completions must not count as its own."""
-        folder = Path(self.path)
-        if not folder.is_dir():
-            return self.path
-        digest = hashlib.sha256()
-        for file in sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin", ".json")):
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
-            with file.open("rb") as content:  # both ends: weights of several GB are not read for this
-                digest.update(content.read(_EDGE_BYTES))
-                content.seek(max(0, size - _EDGE_BYTES))
-                digest.update(content.read())
-        return digest.hexdigest()
+        return model_identity(self.path)
 
 
 @dataclass(frozen=True, slots=True)

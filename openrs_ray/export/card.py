@@ -16,6 +16,7 @@ from openrs_ray.errors import RunError
 from openrs_ray.evaluation.gain import checked_tasks, gain
 from openrs_ray.evaluation.paired import Paired
 from openrs_ray.evaluation.report import markdown
+from openrs_ray.evaluation.run_reports import reports_in
 from openrs_ray.export.base import Base, shared_name
 from openrs_ray.export.source import Source
 from openrs_ray.export.usage import fenced, prompting_section, running_section
@@ -179,10 +180,10 @@ def _difference_text(paired: Paired, problems: int) -> str:
 
 
 def _benchmarks(source: Source) -> str:
-    reports = sorted((source.folder / "evaluation").glob(f"*/step-{source.choice.step:06d}/report.json"))
-    contents = [content for report in reports if (content := read_json(report)) is not None]
+    reports = [report for report in reports_in(source.folder) if report.step == source.choice.step]
+    contents = [report.content for report in reports if not report.outdated()]
     if not contents:
-        return "## On benchmarks\n\nNo benchmark was measured with this policy."
+        return "## On benchmarks\n\nThe run's folder holds no report on benchmarks with this policy."
     tables = [re.sub(r"^(#+) ", r"##\1 ", markdown(content), flags=re.MULTILINE) for content in contents]
     return "\n\n".join(["## On benchmarks", *tables])
 

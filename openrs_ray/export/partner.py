@@ -71,7 +71,9 @@ def _of_run(run: Path, step: Asked | None) -> Partner:
     kept = kept_policies(run)
     choice = chosen(run, kept, max(kept, default=0) if step is None else step)
     policy = kept[choice.step].policy
-    return Partner(f"{run.name}, step {choice.step}", str(policy), prompting_of(policy, load_config(run, [])))
+    return Partner(
+        f"{run.name}, step {choice.step}", str(policy), prompting_of(run, policy, load_config(run, []), choice.step)
+    )
 
 
 def _of_model(path: str) -> Prompting:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from openrs_ray.export.base import shared_name
 
 FILE = "prompt.json"
 _NO_DATA = "none"
+_SAMPLED_WITH = ("temperature", "max_prompt_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,13 @@ class Prompting:
     end_ids: tuple[int, ...] = ()
     """Stop tokens."""
     temperature: float = 1.0
-    """Of training, at its end; top-p is 1 and top-k off."""
+    """Of training; with stages, of the last one. Top-p is 1 and top-k off."""
     max_prompt_tokens: int = 512
     max_tokens: int = 2048
     """Longest completion in training."""
     dtype: str = "bfloat16"
+    stages: tuple[str, ...] = ()
+    """Of a run with `rollout.stages`, in words, where it is open which of them the policy has reached."""
 
     @classmethod
     def of_run(
@@ -83,6 +86,7 @@ class Prompting:
             rollout.max_prompt_tokens,
             rollout.max_completion_tokens,
             config.model.dtype,
+            tuple(stage.as_text for stage in rollout.each_stage) if rollout.stages else (),
         )
 
     @classmethod
@@ -90,6 +94,13 @@ class Prompting:
         """None without a file. UserError when it is damaged."""
         content = read_json(folder / FILE)
         return None if content is None else as_record(cls, content, folder / FILE)
+
+    def at_step(self, line: Mapping[str, Any]) -> "Prompting":
+        """With the sampling of a step, by its figures in `metrics.jsonl`."""
+        if not self.stages or not all(f"setting/{name}" in line for name in _SAMPLED_WITH):
+            return self
+        temperature, prompt_tokens, tokens = (line[f"setting/{name}"] for name in _SAMPLED_WITH)
+        return replace(self, stages=(), temperature=temperature, max_prompt_tokens=prompt_tokens, max_tokens=tokens)
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

@@ -15,6 +15,7 @@ from openrs_ray.export.prompting import Prompting
 from openrs_ray.models.pretrained import read_config, read_tokenizer
 from openrs_ray.models.stop_tokens import stop_tokens
 from openrs_ray.run.checkpoint_files import ADAPTER, Checkpoint
+from openrs_ray.run.metrics import read_metrics
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,16 @@ class Source:
 
     @cached_property
     def prompting(self) -> Prompting:
-        return prompting_of(self.checkpoint.policy, self.config)
+        return prompting_of(self.folder, self.checkpoint.policy, self.config, self.choice.step)
 
 
-def prompting_of(policy: Path, config: RunConfig) -> Prompting:
-    """As the policy's folder says it or, of an older run, as its settings do."""
+def prompting_of(run: Path, policy: Path, config: RunConfig, step: int) -> Prompting:
+    """As the policy's folder says it or, of an older run, as its settings do; with the sampling of its step."""
+    line = next((line for line in read_metrics(run) if line["step"] == step), {})
+    return _prompting(policy, config).at_step(line)
+
+
+def _prompting(policy: Path, config: RunConfig) -> Prompting:
     known = Prompting.read(policy)
     if known is not None:
         return known

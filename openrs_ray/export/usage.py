@@ -19,8 +19,7 @@ def prompting_section(prompting: Prompting) -> str:
     """The making of prompts and the sampling of completions, as Markdown."""
     tasks = [line for name, task in prompting.tasks.items() for line in _task_lines(name, task)]
     sampling = [
-        f"- Sampling in training: temperature {prompting.temperature:g}, top-p 1, top-k off, no penalties; prompts of at most "
-        f"{prompting.max_prompt_tokens:,} tokens, completions of at most {prompting.max_tokens:,}.",
+        f"- Sampling in training: {_sampling(prompting)}.",
         f"- Stop tokens: {', '.join(map(str, prompting.end_ids)) or 'those of the tokenizer'}.",
         f"- Number format: {prompting.dtype}.",
     ]
@@ -33,6 +32,17 @@ def prompting_section(prompting: Prompting) -> str:
         "- Chat template: `chat_template.jinja`, applied with `add_generation_prompt=True`; it writes all special tokens itself.",
     ]
     return "\n".join([*head, *sampling, "", *tasks])
+
+
+def _sampling(prompting: Prompting) -> str:
+    always = "top-p 1, top-k off, no penalties"
+    if prompting.stages:
+        stages = "; ".join(f"{number}. {stage}" for number, stage in enumerate(prompting.stages, start=1))
+        return f"{always}; in stages, of which the policy may not have reached the last: {stages}"
+    return (
+        f"temperature {prompting.temperature:g}, {always}; prompts of at most {prompting.max_prompt_tokens:,} tokens, "
+        f"completions of at most {prompting.max_tokens:,}"
+    )
 
 
 def _task_lines(name: str, task: TaskPrompt) -> Iterator[str]:

@@ -20,6 +20,7 @@ from openrs_ray.config.names import CONFIG
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError, UserError
 from openrs_ray.evaluation import report
+from openrs_ray.evaluation.run_reports import reports_in
 from openrs_ray.report import timing
 from openrs_ray.report.curves import MOST_POINTS, curves, tail
 from openrs_ray.report.decided import decided
@@ -151,16 +152,18 @@ class RunSummary:
             raise UserError(f"it has settings that this version does not know ({error.error_count()})") from error
 
     def _reports(self) -> tuple[Any, ...]:
-        return tuple((path, _stamp(path)) for path in sorted((self.run / "evaluation").glob("*/*/report.json")))
+        return tuple((report, _stamp(report.path)) for report in reports_in(self.run))
 
     def _evaluations(self) -> list[dict[str, Any]]:
         found = []
-        for path, _ in self._reports():
-            content = read_json(path) or {}
+        for one, _ in self._reports():
             try:
-                found.append({"place": str(path.parent.relative_to(self.run)), **report.shown(content)})
+                tables = report.shown(one.content)
+                outdated = [note for note in [one.outdated()] if note]
+                place = str(one.path.parent.relative_to(self.run))
+                found.append({"place": place, **tables, "notes": [*outdated, *tables["notes"]]})
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                self._faults.append(f"{path}: a report of another version ({type(error).__name__})")
+                self._faults.append(f"{one.path}: a report of another version ({type(error).__name__})")
         return found
 
 

@@ -148,12 +148,16 @@ class Ledger:
         self._count = 0  # lines of it
         self._places: dict[str, tuple[int, int]] = {}  # lines and bytes of each append-only file that are noted
 
-    def note(self, about: str, *, folders: Sequence[str] = (), only_news: bool = False, **facts: Any) -> Head | None:
+    def note(
+        self, about: str, *, folders: Sequence[str] = (), only_news: bool = False, alone: bool = False, **facts: Any
+    ) -> Head | None:
         """Append an entry about all that is new or has changed; returns the head.
 
         Args:
             folders: files or folders of the run to look at besides what every entry looks at. Example: "evaluation/robust"
             only_news: append none where nothing is new or has changed.
+            alone: look at `folders` and nothing else, as for a product of another command than training: it must not note
+                changes of the run's own files, which nobody but the run makes.
             facts: what the entry says besides, such as step and attempt.
         """
         path = self.run_folder / FILE
@@ -163,7 +167,8 @@ class Ledger:
             self._catch_up(path)
             head = self._known.head
             about_it = {"entry": head.entries if head else 0, "before": head.digest if head else "", "at": _now()}
-            news = {"files": self._changed(folders), "lines": self._gained()}
+            files = self._changed_in(folders) if alone else self._changed(folders)
+            news = {"files": files, "lines": {} if alone else self._gained()}
             entry = about_it | {"about": about} | facts | {name: part for name, part in news.items() if part}
             if any(news.values()) or not only_news:
                 append_line(path, entry, synced=True)
@@ -180,6 +185,12 @@ class Ledger:
                 self._known.add(self._count, line)
                 del self._known.entries[:-1]  # a run of many steps must not fill the driver's memory with them
 
+    def _changed_in(self, folders: Sequence[str]) -> dict[str, str | None]:
+        return self._new(file_digests(self.run_folder, inside(self.run_folder, folders)))
+
+    def _new(self, digests: Mapping[str, str]) -> dict[str, str | None]:
+        return {name: value for name, value in digests.items() if self._known.files.get(name) != value}
+
     def _changed(self, folders: Sequence[str]) -> dict[str, str | None]:
         known = self._known.files
         patterns = [*ADDED, *checkpoint_parts(self.run_folder)]
@@ -193,7 +204,7 @@ class Ledger:
         digests = file_digests(self.run_folder, [*added, *looked_at])
         gone = [name for name in REPLACED if known.get(name) and not (self.run_folder / name).exists()]
         gone += self._discarded()
-        return {name: value for name, value in digests.items() if known.get(name) != value} | dict.fromkeys(gone)
+        return self._new(digests) | dict.fromkeys(gone)
 
     def _discarded(self) -> list[str]:
         """Noted files of checkpoints that are listed no more: a later one may have the same name."""
@@ -250,7 +261,7 @@ def note_beside(path: Path, about: str, **facts: Any) -> Head | None:
     run = _run_around(path)
     if run is None:
         return None
-    return Ledger(run).note(about, folders=[path.absolute().relative_to(run).as_posix()], **facts)
+    return Ledger(run).note(about, folders=[path.absolute().relative_to(run).as_posix()], alone=True, **facts)
 
 
 def note_evaluation(folders: Iterable[Path]) -> None:
@@ -261,7 +272,7 @@ def note_evaluation(folders: Iterable[Path]) -> None:
             names = [path.absolute().relative_to(run).as_posix() for path in outcomes(folder)]
             by_run.setdefault(run, []).extend(names)
     for run, names in by_run.items():
-        Ledger(run).note("report", folders=names)
+        Ledger(run).note("report", folders=names, alone=True)
 
 
 def _run_around(path: Path) -> Path | None:

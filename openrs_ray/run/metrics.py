@@ -32,6 +32,8 @@ class MetricsLog:
     ) -> None:
         """`also`: told of every line, with its step and phase."""
         self.sinks = sinks or Sinks()
+        if self.sinks:
+            self._catch_up(run_folder)
         self._also = also
         self._run_folder = run_folder
         self._attempt = attempt
@@ -50,6 +52,13 @@ class MetricsLog:
         self.sinks.metrics(step, phase, finite | {"attempt": self._attempt})
         if self._also:
             self._also(step, finite, phase)
+
+    def _catch_up(self, run_folder: Path) -> None:
+        """Send the figures that count and that a service lacks since it was away when an earlier attempt ended."""
+        for phase in ("train", "evaluation"):
+            for line in read_metrics(run_folder, phase):
+                figures = {name: value for name, value in line.items() if name not in ("step", "phase")}
+                self.sinks.catch_up(line["step"], phase, figures)
 
     def close(self) -> None:
         if self._curves is not None:

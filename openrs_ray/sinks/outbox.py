@@ -4,12 +4,15 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from openrs_ray.common.files import read_json, write_json
 from openrs_ray.common.foreign import why
 from openrs_ray.common.redaction import hide_secrets
+from openrs_ray.errors import UserError
 from openrs_ray.sinks.sink import SampleRow, Sink, SinkRun
 
 _MOST = 20_000
@@ -18,7 +21,9 @@ _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 """Before a message is sent again, doubled each time."""
 _TRIES = 20
 """About a quarter of an hour; then a message is dropped, since the service may refuse just this one."""
-_FILE, _REMOTE = "run.json", "remote"
+_NOTE_S = 1.0
+_FILE, _REMOTE, _SENT = "run.json", "remote", "sent"
+"""Name of the remote run, and by kind of message the last step that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,10 @@ class Outbox:
         self.name, self._make, self._run, self._tell, self._warn = name, make, run, tell, warn
         self._sink: Sink | None = None
         self._opened = False
+        self._file = run.folder / _FILE
+        self._sent_steps = _sent_steps(self._file)
+        self._newly_sent: dict[str, int] = {}
+        self._noted_at = float("-inf")
         self._most, self._pause_s = most, pause_s
         self._waiting: deque[_Message] = deque()
         self._dropped: list[tuple[str, int]] = []  # kind and step
@@ -59,8 +68,11 @@ class Outbox:
         self._thread.start()
 
     def metrics(self, step: int, phase: str, figures: Mapping[str, float]) -> None:
-        kind = "step" if phase == "train" else phase
-        self._put(_Message(kind, step, lambda sink: sink.metrics(step, figures)))
+        self._put(_Message(_kind(phase), step, lambda sink: sink.metrics(step, figures)))
+
+    def lacks(self, step: int, phase: str) -> bool:
+        """True where an earlier attempt ended before the service had these figures."""
+        return self._sent_steps is not None and step > self._sent_steps.get(_kind(phase), -1)
 
     def samples(self, step: int, phase: str, rows: Sequence[SampleRow]) -> None:
         self._put(_Message("table", step, lambda sink: sink.samples(step, phase, rows)))
@@ -97,6 +109,8 @@ class Outbox:
                 self._waiting.popleft()
                 if not sent:
                     self._dropped.append((message.kind, message.step))
+            if sent:
+                self._note(message)
         if self._opened and self._sink:
             self._unconfirmed = not self._once(self._sink.close)
 
@@ -107,14 +121,23 @@ class Outbox:
         self._sink = sink = self._sink or self._make()
         if self._opened:
             return sink
-        path = self._run.folder / _FILE
-        known = read_json(path) or {}
+        known = read_json(self._file) or {}
         remote = sink.open(replace(self._run, remote=str(known.get(_REMOTE, ""))))
         self._opened = True
         if remote != known.get(_REMOTE):
-            write_json(path, {_REMOTE: remote})
+            write_json(self._file, {_REMOTE: remote, _SENT: {}})
         self._tell(f"{self.name}: {sink.where}")
         return sink
+
+    def _note(self, message: _Message) -> None:
+        """Keep the step for the next attempt, to which a kill before that costs figures that are sent twice."""
+        self._newly_sent[message.kind] = message.step
+        if self._waiting and time.monotonic() < self._noted_at + _NOTE_S:
+            return
+        with suppress(OSError, UserError):  # of a disk that is full the run's own writers tell
+            known = read_json(self._file) or {}
+            write_json(self._file, known | {_SENT: known.get(_SENT, {}) | self._newly_sent})
+        self._noted_at = time.monotonic()
 
     def _next(self) -> _Message | None:
         """The oldest message, which stays first in the queue until it is sent; None when all are sent and the run ends."""
@@ -146,6 +169,19 @@ class Outbox:
                 )
             return False
         return True
+
+
+def _kind(phase: str) -> str:
+    return "step" if phase == "train" else phase
+
+
+def _sent_steps(file: Path) -> Mapping[str, int] | None:
+    """Last step by kind; None where an older version has not noted it."""
+    try:
+        known = read_json(file)
+    except UserError:  # it is said when the sink opens
+        return None
+    return {} if known is None else known.get(_SENT)
 
 
 def _counted(messages: Sequence[tuple[str, int]]) -> str:

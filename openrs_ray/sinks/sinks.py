@@ -71,11 +71,19 @@ class Sinks:
             outboxes.append(Outbox(name, partial(new_sink, name), run, tell, warn))
         return cls(outboxes)
 
+    def __bool__(self) -> bool:
+        return bool(self._outboxes)
+
     def metrics(self, step: int, phase: str, figures: Mapping[str, Any]) -> None:
         """Figures of a line of metrics.jsonl; those that are null are left out."""
-        named = {f"{phase}/{name}": float(value) for name, value in figures.items() if value is not None}
         for outbox in self._outboxes:
-            outbox.metrics(step, phase, named)
+            outbox.metrics(step, phase, _named(phase, figures))
+
+    def catch_up(self, step: int, phase: str, figures: Mapping[str, Any]) -> None:
+        """Figures of an earlier attempt, for every service that did not get them before it ended."""
+        for outbox in self._outboxes:
+            if outbox.lacks(step, phase):
+                outbox.metrics(step, phase, _named(phase, figures))
 
     def samples(self, step: int, phase: str, groups: Sequence[Group]) -> None:
         """Some completions of every evaluation, and of every tenth step."""
@@ -89,3 +97,7 @@ class Sinks:
         """Sentences about what was not sent."""
         deadline = time.monotonic() + _END_S
         return [told for outbox in self._outboxes if (told := outbox.close(deadline))]
+
+
+def _named(phase: str, figures: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{phase}/{name}": float(value) for name, value in figures.items() if value is not None}

@@ -18,7 +18,7 @@ from openrs_ray.audit.findings import Finding
 from openrs_ray.common.files import append_line, write_json
 from openrs_ray.report.static import write_page
 from openrs_ray.run.attempts import start_attempt
-from openrs_ray.run.ledger import Ledger, note_beside, read_ledger
+from openrs_ray.run.ledger import Ledger, note_beside, note_evaluation, read_ledger
 from openrs_ray.run.lock import run_lock
 
 MANIFEST = "checkpoints/manifest.json"
@@ -418,3 +418,38 @@ def test_a_deleted_ledger_is_missed_by_what_this_version_writes(tmp_path: Path, 
         (tmp_path / "attempts" / "001").mkdir(parents=True)
         (tmp_path / "attempts" / "001" / "config.json").write_text("{}")
     assert [finding.file for finding in check_chain(tmp_path).findings] == ["ledger"]
+
+
+def rate(known: dict[str, Any]) -> None:
+    known["learner"]["learning_rate"] = 0.5
+
+
+def test_a_page_or_report_does_not_take_changed_settings_into_the_chain(copied: Path) -> None:
+    for name in ("config.json", "attempts/001/config.json"):
+        content(copied, name, rate)
+    write_page(copied / "report.html", [copied])
+    note_beside(copied / "report.html", "page")
+    note_evaluation([copied / REPORT])
+    assert {finding.file for finding in check_chain(copied).findings} == {"config.json", "attempts/001/config.json"}
+
+
+def test_what_is_written_once_and_noted_with_another_content_is_found(copied: Path) -> None:
+    (file, *_) = sorted((copied / REPORT).glob("*.parquet"))
+    byte(file)
+    note_evaluation([copied / REPORT])
+    (finding,) = check_chain(copied).findings
+    assert finding.file == file.relative_to(copied).as_posix() and "writes it again" in finding.what
+    content(copied, "attempts/001/config.json", rate)
+    byte(copied / POLICY / "model.safetensors")
+    Ledger(copied).note("step", step=3, attempt=1, folders=[POLICY])  # as somebody who makes entries by hand
+    files = {finding.file for finding in check_chain(copied).findings}
+    assert files >= {"attempts/001/config.json", f"{POLICY}/model.safetensors"}
+
+
+def test_a_head_that_was_told_says_what_has_changed_since(copied: Path) -> None:
+    head = read_ledger(copied).head  # type: ignore[union-attr]
+    assert head is not None and check_chain(copied, head.digest).notes == []
+    content(copied, "config.json", rate)
+    Ledger(copied).note("attempt", attempt=2, from_step=3)
+    notes = check_chain(copied, head.digest).notes
+    assert any(note.startswith("config.json was changed after the head that was given") for note in notes)

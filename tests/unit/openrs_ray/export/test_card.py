@@ -11,10 +11,14 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from openrs_ray.audit.chain import check_chain
 from openrs_ray.common import hub
+from openrs_ray.evaluation.identity import model_identity
 from openrs_ray.evaluation.paired import Pair, compare
+from openrs_ray.evaluation.run_reports import reports_in
+from openrs_ray.evaluation.store import CompletionStore
 from openrs_ray.export.card import model_card
 from openrs_ray.export.folder import HERE
 from openrs_ray.export.source import Source
+from openrs_ray.run.checkpoint_files import Checkpoint
 from openrs_ray.run.ledger import Ledger
 
 BEFORE = [[False, False], [True, False], [False, False], [False, False], [False, True], [False, False], [False, False]]
@@ -74,7 +78,7 @@ def test_its_figures_are_the_run_s(run: Path) -> None:
     assert "$ 12.50" in text or "no price was given" not in text
     assert "28.40 GPU hours" in text and "7.10 hours" in text
     assert "2 x NVIDIA A40" in text and "torch 2.13.0, vllm 0.32.0" in text and "pytest" not in text
-    assert "commit 0123456789ab" in text and "No benchmark was measured" in text
+    assert "commit 0123456789ab" in text and "holds no report on benchmarks with this policy" in text
 
 
 def test_a_gain_that_is_none_is_said_to_be_none(run: Path) -> None:
@@ -89,7 +93,7 @@ def test_a_run_without_a_record_says_what_it_does_not_know(tmp_path: Path, toy_f
     run = evaluated_run(tmp_path, toy_folder, {50: 0.5})
     text = card_of(run).text
     assert "The difference from the start model is not known" in text
-    assert "kept no record of its hardware" in text and "No benchmark was measured" in text
+    assert "kept no record of its hardware" in text and "holds no report on benchmarks with this policy" in text
     named = ModelCard(model_card(Source.find(run, 100), HERE)).text
     assert "was not evaluated on held-out problems" in named
 
@@ -151,3 +155,18 @@ def test_benchmarks_of_this_step_are_in_it(run: Path, monkeypatch: pytest.Monkey
     )
     text = card_of(run).text
     assert "### Evaluation of 50\n#### Accuracy" in text and "Evaluation of 100" not in text
+
+
+def test_benchmarks_of_a_policy_that_the_run_gave_up_are_not_in_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = run / "checkpoints" / "step-000050" / "policy"
+    report = run / "evaluation" / "robust" / "step-000050" / "report.json"
+    CompletionStore(report.parent).open({"model": model_identity(str(policy))}, {})
+    report.write_text("{}")
+    monkeypatch.setattr("openrs_ray.export.card.markdown", lambda content: "# Evaluation of AIME\n")
+    (found,) = reports_in(run)
+    assert "Evaluation of AIME" in card_of(run).text and found.outdated() == ""
+    content = bytearray((policy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (policy / "model.safetensors").write_bytes(content)  # as where the run has gone back, and trained the step again
+    monkeypatch.setattr(Checkpoint, "policy_damage", lambda self: None)
+    assert "Evaluation of AIME" not in card_of(run).text and "step 50 was trained again" in found.outdated()

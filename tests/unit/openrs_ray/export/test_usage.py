@@ -17,6 +17,7 @@ from openrs_ray.data.prompts import load_tokenizer, tokenize_prompts
 from openrs_ray.export.policy_files import policy_files, policy_readme
 from openrs_ray.export.prompting import FILE, Prompting
 from openrs_ray.export.usage import PROBLEM, fenced, prompting_section, transformers_code, vllm_lines
+from openrs_ray.run.step_settings import Changes, StepSettings
 
 TOOL = {
     "type": "function",
@@ -54,6 +55,29 @@ def test_the_messages_give_the_prompts_of_training(tmp_path: Path, template: str
     assert shown["input_ids"] == list(trained[1])
     blocks = re.findall(r"^```+json\n(.*?)\n```+$", prompting_section(read), re.MULTILINE | re.DOTALL)
     assert json.loads(blocks[-1]) == read.first.messages(PROBLEM)
+
+
+STAGES = [
+    {"max_completion_tokens": 24, "temperature": 0.6, "max_prompt_tokens": 12, "until": {"step": 3}},
+    {"max_completion_tokens": 40, "temperature": 1.0},
+]
+
+
+def test_of_a_run_in_stages_a_step_says_how_its_policy_was_sampled(tmp_path: Path) -> None:
+    rollout = {"stages": STAGES, "max_completion_tokens": 40}
+    config = make_config(tmp_path, rollout=rollout)
+    told = Prompting.of_run(config, tokenizer_with(QWEN25, "<|im_end|>"), [1], {})
+    (tmp_path / FILE).write_text(told.as_json())
+    text = prompting_section(told)
+    assert Prompting.read(tmp_path) == told and "may not have reached the last" in text
+    assert "up to 24 tokens at temperature 0.6" in text and "up to 40 tokens at temperature 1" in text
+    line = StepSettings.of(config, Changes(stage=0)).metrics()
+    early = told.at_step(line)
+    assert (early.temperature, early.max_tokens, early.max_prompt_tokens) == (0.6, 24, 12)
+    assert "temperature 0.6, top-p 1" in prompting_section(early) and "at most 24." in prompting_section(early)
+    assert told.at_step({"step": 3}) == told, "as of an older version, which did not note it"
+    plain = Prompting.of_run(make_config(tmp_path), tokenizer_with(QWEN25, "<|im_end|>"), [1], {})
+    assert plain.at_step(line) == plain, "without stages a resume may have changed the figure that is in force"
 
 
 def request_of(lines: str) -> dict:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from openrs_ray.records import Completion, Group, Problem, Rollout, Status, Verdict, VersionSpan
+from openrs_ray.run.attempts import start_attempt
+from openrs_ray.run.metrics import MetricsLog
 from openrs_ray.sinks.outbox import Outbox
 from openrs_ray.sinks.sink import SampleRow, SinkRun, sample_rows
 from openrs_ray.sinks.sinks import Sinks
@@ -105,6 +107,58 @@ def test_a_network_that_comes_back_gets_all_that_was_left(tmp_path: Path) -> Non
     assert box.close() == ""
     assert [step for call, step in service.calls if call == "metrics"] == list(range(1, 500))
     assert len(box.warned) == 1 and "no route to host" in box.warned[0]
+
+
+@pytest.mark.parametrize("away_from", [1, 3])
+def test_a_resumed_run_sends_what_the_service_missed_before_a_kill(
+    away_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from system import system_config
+
+    def away(call: str, step: int) -> None:
+        if away_from == 1 or step >= away_from:
+            raise ConnectionError("no route")
+
+    services = [Service(away), Service(), Service()]
+    monkeypatch.setattr("openrs_ray.sinks.outbox._NOTE_S", 0.0)
+    begun, killed = iter(services), list[Sinks]()
+    monkeypatch.setattr("openrs_ray.sinks.sinks.new_sink", lambda name: next(begun))
+    config = system_config(tmp_path, Path("/m"), run={"sinks": ["mlflow"]})
+    config.run.path.mkdir(parents=True)
+    for steps, service, expected in (
+        (range(1, 7), services[0], [*range(1, away_from)]),
+        (range(5, 8), services[1], [*range(away_from, 8)]),  # killed, and resumed from step 4
+        (range(8, 9), services[2], [8]),
+    ):
+        attempt = start_attempt(config.run.path, steps[0] - 1)
+        sinks = Sinks.of(config, attempt, lambda text: None, lambda text: None)
+        log = MetricsLog(config.run.path, attempt, sinks)
+        for step in steps:
+            log.write(step, {"reward": float(attempt)})
+        log.close()
+        if service is services[0]:
+            deadline = time.monotonic() + 20
+            while len(service.figures) < len(expected):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            killed.append(sinks)
+            continue
+        assert sinks.close() == []
+        assert sorted(service.figures) == expected
+    assert services[1].figures[4] == {"train/reward": 1.0, "train/attempt": 1.0}
+    assert services[1].figures[5]["train/reward"] == 2.0, "a step that was trained again is sent as it counts"
+    assert all(sinks.close() for sinks in killed)  # only now, so that its thread ends
+
+
+def test_of_an_older_version_nobody_knows_what_was_sent(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"remote": "run-1"}')
+    box = Box(tmp_path, Service())
+    assert not box.box.lacks(1, "train")
+    box.metrics(1)
+    assert box.close() == "" and json.loads((tmp_path / "run.json").read_text()) == {
+        "remote": "run-1",
+        "sent": {"step": 1},
+    }
 
 
 def test_a_service_that_is_never_there_costs_nothing_and_is_reported_at_the_end(tmp_path: Path) -> None:
