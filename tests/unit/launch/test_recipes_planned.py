@@ -1,8 +1,10 @@
 """Recipes with a plan in their header: it is what the planner says today, and the recipe fits the card that it names."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
+from pages import code_below
 from places import ROOT
 
 from openrs_ray.cluster.cards import card
@@ -68,6 +70,25 @@ def test_a_header_has_the_figures_of_todays_planner(name: str) -> None:
     planned = recipe(name)
     assert planned_line(*planned) in (RECIPES / f"{name}.yaml").read_text().splitlines()
     check_fits(*planned)
+
+
+def test_the_whole_recipe_of_the_page_fits_one_gpu_of_24_gb(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(code_below("Your own recipe", "recipes", "yaml"))
+    config = load_config(tmp_path / "mine.yaml", ["--placement.gpu_name=RTX 4090", "--placement.gpu_memory_gib=23.5"])
+    assert config.num_gpus == 1
+    check_fits(config, shape_of(config.model.path, None), Machine.planned(config))
+
+
+def test_adapters_on_24_gb_are_trained_by_the_command_of_the_page() -> None:
+    """It fits without the optimizer in the host's memory; the recipe's header has the same line."""
+    command = code_below("Which recipe for which card", "memory", "bash").replace("\\\n", " ").split()
+    header = (RECIPES / "one-gpu-24gb.yaml").read_text().replace("\\\n#", " ")
+    assert " ".join(command) in " ".join(header.split())
+    assert command[:4] == ["python", "-m", "launch.train", "one-gpu-24gb"]
+    config, shape, machine = recipe("one-gpu-24gb", *command[4:])
+    assert (config.learner.learning_rate, config.learner.lora.rank, config.learner.optimizer) == (1e-5, 32, "adamw")
+    check_fits(config, shape, machine)
+    assert sum(host_parts(config, shape).values()) < 4 * GIB
 
 
 def table(heading: str) -> list[list[str]]:
