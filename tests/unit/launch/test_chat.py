@@ -20,10 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from launch import chat
 from launch.chat import main
+from openrs_ray.common.files import append_line
+from openrs_ray.config.load import load_config
 from openrs_ray.data.prompts import tokenize_prompts
 from openrs_ray.export.folder import write_export
 from openrs_ray.export.partner import find_partner
 from openrs_ray.export.source import Source
+from openrs_ray.run.step_settings import Changes, StepSettings
 
 GREEDY = ("--temperature", "0", "--max-tokens", "12")
 
@@ -85,6 +88,19 @@ def test_a_conversation_goes_on(run: Path) -> None:
     assert conversation.fits("3+3") and not conversation.fits("9" * 100_000)
     conversation.begin_anew()
     assert conversation.ask("1+1", said.append) == first
+
+
+def test_a_policy_of_a_stage_is_talked_to_as_it_was_sampled(run: Path) -> None:
+    stages = [{"max_completion_tokens": 8, "temperature": 0.6, "until": {"step": 60}}, {"max_completion_tokens": 24}]
+    change_config(run, rollout={"stages": stages, "max_completion_tokens": 24})
+    config = load_config(run, [])
+    for step, stage in ((50, 0), (100, 1)):
+        figures = StepSettings.of(config, Changes(stage=stage)).metrics()
+        append_line(run / "metrics.jsonl", {"step": step, "attempt": 1, "phase": "train"} | figures)
+    early, late = (find_partner(str(run), step).prompting for step in (50, 100))
+    assert (early.temperature, early.max_tokens) == (0.6, 8) and late.max_tokens == 24
+    assert late.temperature == config.rollout.temperature
+    assert Source.find(run, 50).prompting == early, "as in an export's card"
 
 
 def test_instructions_before_the_first_turn_are_there_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
