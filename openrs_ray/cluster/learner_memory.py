@@ -103,11 +103,8 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
         "in the optimizer step": rest | {"gradients": zero.at_rest + zero.in_step},
         "in a push": rest | {"gathered weights": float(_bucket(config, shape)) if gathers else 0.0},
         "in the probe": rest | {"gathered weights": whole, "work space": _probe_work(config, shape)},
-        "in a checkpoint": rest
-        | {
-            "gathered weights": float(size * shape.largest) if gathers else 0.0,
-            "work space": merge_bytes(config, shape),
-        },
+        # DeepSpeed keeps what it gathered for the probe until the next backward pass.
+        "in a checkpoint": rest | {"gathered weights": whole, "work space": merge_bytes(config, shape)},
     }
     if holds_reference(config) and away:
         visit = {"reference": reference, "work space": _scoring_work(config, shape)}
