@@ -37,6 +37,7 @@ from openrs_ray.algorithm.losses import METRICS, LossInput, policy_loss
 from openrs_ray.algorithm.packing import MicroBatch, pack
 from openrs_ray.algorithm.policy import Policy, adapt, fuse_kernels, load_policy, micro_batch_arguments
 from openrs_ray.algorithm.schedule import learning_rate
+from openrs_ray.cluster.learner_memory import SCORED_AT_ONCE
 from openrs_ray.cluster.memory import needs_checkpointing
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
@@ -423,12 +424,23 @@ class LearnerRank:
         """Log-probabilities of the completions, as in training; the same on all ranks."""
         scored: list[np.ndarray] = []
         self.policy.eval()
-        for run in self._consecutive(sequences):
-            batch = pack(run)
-            logprobs = self.engine(**self._arguments(batch, temperature)).float().cpu().numpy()
-            scored += np.split(logprobs, np.cumsum([len(sequence.completion_ids) for sequence in run])[:-1])
+        with self._small_chunks():
+            for run in self._consecutive(sequences):
+                batch = pack(run)
+                logprobs = self.engine(**self._arguments(batch, temperature)).float().cpu().numpy()
+                scored += np.split(logprobs, np.cumsum([len(sequence.completion_ids) for sequence in run])[:-1])
         self.policy.train()
         return scored
+
+    @contextmanager
+    def _small_chunks(self) -> Iterator[None]:
+        """Context with few logits at once: engines on the same GPU are awake."""
+        head, usual = self.policy.head, self.policy.head.chunk_tokens
+        head.chunk_tokens = min(usual, SCORED_AT_ONCE)
+        try:
+            yield
+        finally:
+            head.chunk_tokens = usual
 
     def _consecutive(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[TrainingSequence]]:
         run: list[TrainingSequence] = []
@@ -454,7 +466,9 @@ class LearnerRank:
         for bucket in plan_buckets([source.spec for source in known.values()], bucket_bytes):
             members = [known[spec.name] for spec in bucket.parameters]
             with self._gathered([parameter for member in members for parameter in member.parameters]):
-                yield bucket, [member.make() for member in members]
+                tensors = [member.make() for member in members]
+                yield bucket, tensors
+                tensors.clear()  # the caller holds the list until the next one is made
 
     def _gathered(self, parameters: list[torch.nn.Parameter]) -> Any:
         if self.config.learner.zero_stage < 3:
@@ -524,13 +538,19 @@ class LearnerRank:
         torch.distributed.barrier()
 
     def _on_cpu(self, part: Part) -> dict[str, torch.Tensor]:
-        """Copies of a part's tensors in the host's memory, by name, on rank 0. Every rank must call it."""
+        """Copies of a part's tensors in the host's memory, by name, on rank 0. Every rank must call it: they gather together.
+
+        One tensor at a time, because engines on the same GPU are awake meanwhile.
+        """
         found: dict[str, torch.Tensor] = {}
-        for bucket, tensors in self.full_parameters(1 << 30, part):
-            if self.rank == 0:
-                for spec, tensor in zip(bucket.parameters, tensors, strict=True):
-                    found[spec.name] = tensor.to("cpu", copy=True)
+        for source in sources(self.policy.model, part):
+            with self._gathered([*source.parameters]):
+                if self.rank == 0:
+                    found[source.spec.name] = self._copied(source.make())
         return found
+
+    def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to("cpu", copy=True)
 
     def _write_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         from huggingface_hub import save_torch_state_dict

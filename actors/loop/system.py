@@ -34,6 +34,7 @@ from actors.rollout.pool import EnginePool
 from actors.rollout.settings import EngineSettings
 from actors.rollout.worker import RolloutWorker
 from openrs_ray.algorithm.no_learning import LearningWatch
+from openrs_ray.cluster.learner_memory import PROBED
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.data.order import Mixture
 from openrs_ray.data.prompt_lengths import PromptLengths
@@ -273,6 +274,6 @@ def keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-def probe_batch(problems: Sequence[Problem], size: int = 4) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def probe_batch(problems: Sequence[Problem], size: int = PROBED) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """First prompts, each cut after its first token: every later token is scored."""
     return [(problem.prompt_ids[:1], problem.prompt_ids[1:]) for problem in problems[:size]]

@@ -20,13 +20,15 @@ def shares(groups: int, updates: int) -> list[slice]:
 def over_updates(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Metrics of a step from those of its updates: sums of tokens and seconds, and token-weighted means of all else.
 
-    `first_mismatch_kl` is that of the first update, which no other update of the step has moved away from the sampler.
+    `first_mismatch_kl` is that of the first update that computed tokens: one without spread computes none, and before this one
+    nothing but Adam's momentum has moved the policy away from the sampler.
     """
     tokens = np.array([update["completion_tokens"] for update in metrics])
     weights = tokens if tokens.any() else np.ones(len(metrics))
     means = {name: float(np.average([update[name] for update in metrics], weights=weights)) for name in metrics[0]}
     sums = {name: float(sum(update[name] for update in metrics)) for name in _SUMS}
-    first = {"learning_rate": metrics[0]["learning_rate"], "first_mismatch_kl": metrics[0]["mismatch_kl"]}
+    measured = next((update for update in metrics if update["completion_tokens"]), metrics[0])
+    first = {"learning_rate": metrics[0]["learning_rate"], "first_mismatch_kl": measured["mismatch_kl"]}
     return {**means, **sums, **first, "updates": float(len(metrics))}
 
 

@@ -19,6 +19,12 @@ _STATE = {"adamw": 12.0, "adamw_8bit": 4 + 2 * (1 + 4 / 256), "adamw_offload": 0
 """Bytes per trained parameter: float32 weight and two moments, in 8 bits with a scale per block of 256."""
 _PIECE, _PIECES = 32 << 20, 4
 """Bytes of a piece of a push to another GPU, and the number of slots for them, as in actors/weights/staging.py."""
+PROBED = 4
+"""Prompts in the probe batch of a push."""
+SCORED_AT_ONCE = 128
+"""Most tokens of the probe batch that have logits at once."""
+AWAKE = ("in a push", "in the probe", "in a checkpoint")
+"""Phases in which engines that sleep while the learner works are awake."""
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -83,25 +89,30 @@ def learner_phases(config: RunConfig, shape: ModelShape, checkpointing: bool) ->
         "push buffer": sent_from(config, shape),
         "CUDA": CONTEXT,
     }
+    gathers = stage == 3 and ranks > 1
+    whole = size * held if gathers else 0.0
     saved, work, head = activations(config, shape, checkpointing)
     backward = {
         "gradients": zero.at_rest + zero.in_backward,
-        "gathered weights": size * held if stage == 3 and ranks > 1 else 0.0,
+        "gathered weights": whole,
         "activations": saved,
         "work space": max(head, work + zero.reduction),
     }
     phases = {
         "in the backward pass": rest | backward,
         "in the optimizer step": rest | {"gradients": zero.at_rest + zero.in_step},
-        "in a push": rest,
+        "in a push": rest | {"gathered weights": float(_bucket(config, shape)) if gathers else 0.0},
+        "in the probe": rest | {"gathered weights": whole, "work space": _probe_work(config, shape)},
+        # DeepSpeed keeps what it gathered for the probe until the next backward pass.
+        "in a checkpoint": rest | {"gathered weights": whole, "work space": merge_bytes(config, shape)},
     }
     if holds_reference(config) and away:
-        visit = {"reference": reference, "work space": max(_forward_work(config, shape), _scoring_head(config, shape))}
+        visit = {"reference": reference, "work space": _scoring_work(config, shape)}
         phases["in the reference pass"] = rest | visit
     if shape.teacher and teacher_away:
         head = _teacher_head(config, shape.teacher)
         phases["in the backward pass"]["teacher"] = head
-        work = max(_forward_work(config, shape.teacher), _scoring_head(config, shape.teacher))
+        work = _scoring_work(config, shape.teacher)
         phases["in the teacher's pass"] = rest | {"teacher": teacher + head, "work space": work}
     return phases
 
@@ -141,14 +152,27 @@ def offload_buffer(config: RunConfig, shape: ModelShape) -> float:
     return _zero(config, shape).buffer if config.learner.zero_stage < 3 else 0.0
 
 
-def _forward_work(config: RunConfig, shape: ModelShape) -> float:
+def _probe_work(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of work space while the probe batch is scored; adapters are merged layer by layer."""
+    tokens = min(PROBED * config.rollout.max_prompt_tokens, config.micro_batch_tokens)
+    layer = _forward_work(config, shape, tokens) + merge_bytes(config, shape)
+    return max(layer, _scoring_head(config, shape, min(tokens, SCORED_AT_ONCE)))
+
+
+def _scoring_work(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of work space of a pass that keeps nothing for a backward pass."""
+    tokens = config.micro_batch_tokens
+    return max(_forward_work(config, shape, tokens), _scoring_head(config, shape, tokens))
+
+
+def _forward_work(config: RunConfig, shape: ModelShape, tokens: int) -> float:
     """Bytes of work space of a layer when nothing is kept for a backward pass."""
-    return float(itemsize(config) * config.micro_batch_tokens * (4 * shape.hidden + 3 * shape.intermediate))
+    return float(itemsize(config) * tokens * (4 * shape.hidden + 3 * shape.intermediate))
 
 
-def _scoring_head(config: RunConfig, shape: ModelShape) -> float:
+def _scoring_head(config: RunConfig, shape: ModelShape, tokens: int) -> float:
     """Bytes of the head without gradients: a chunk's float32 logits and as much work space."""
-    return 8.0 * min(config.learner.logprob_chunk_tokens, config.micro_batch_tokens) * shape.vocabulary
+    return 8.0 * min(config.learner.logprob_chunk_tokens, tokens) * shape.vocabulary
 
 
 def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tuple[float, float, float]:
@@ -173,7 +197,7 @@ def activations(config: RunConfig, shape: ModelShape, checkpointing: bool) -> tu
     if config.loss.uses_entropy:  # a chunk's probabilities, beside its log-probabilities
         head += 4 * chunk
     if shape.teacher and config.loss.teacher.top_k:  # which works in float32, and compares with the teacher's chunk
-        head = max(head + (4 - logits_size + size) * chunk, _scoring_head(config, shape.teacher))
+        head = max(head + (4 - logits_size + size) * chunk, _scoring_head(config, shape.teacher, tokens))
     return saved * tokens, work * tokens + merge_bytes(config, shape), head
 
 
@@ -193,8 +217,12 @@ def largest_bucket(shape: ModelShape, dtype: str, bucket_mib: int) -> int:
 
 def sent_from(config: RunConfig, shape: ModelShape) -> float:
     """Bytes of a push at the sender: a bucket that engines on the same GPU read, or four slots for pieces."""
-    largest = largest_bucket(shape, config.model.dtype, config.push.bucket_mib)
+    largest = _bucket(config, shape)
     return float(largest if config.placement.colocated else _PIECES * min(_PIECE, largest))
+
+
+def _bucket(config: RunConfig, shape: ModelShape) -> int:
+    return largest_bucket(shape, config.model.dtype, config.push.bucket_mib)
 
 
 def itemsize(config: RunConfig) -> int:

@@ -6,7 +6,7 @@ Nothing was measured on a GPU yet: contexts and graphs are estimates, and `ROOM`
 from dataclasses import dataclass
 
 from openrs_ray.cluster.engine_memory import ASLEEP, engine_parts
-from openrs_ray.cluster.learner_memory import Parts, learner_phases
+from openrs_ray.cluster.learner_memory import AWAKE, Parts, learner_phases
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.common.formatting import GIB
 from openrs_ray.config.schema import RunConfig
@@ -83,7 +83,7 @@ def _plan(config: RunConfig, shape: ModelShape, gpu_bytes: float | None, checkpo
     if not config.placement.colocated:
         return [_peak("learner", phases), GpuPlan("rollout", engine, "in a push", sequences)]
     for when, parts in phases.items():
-        sleeps = config.rollout.sleep_while_learning and when != "in a push"
+        sleeps = config.rollout.sleep_while_learning and when not in AWAKE
         parts |= {f"engine's {name}": size for name, size in (ASLEEP if sleeps else engine).items()}
     return [_peak("shared", phases, sequences)]
 

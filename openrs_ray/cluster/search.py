@@ -9,7 +9,7 @@ from openrs_ray.cluster.changes import Options, changed, combinations, engine_do
 from openrs_ray.cluster.engine_memory import ASLEEP, engine_parts
 from openrs_ray.cluster.forecast import BEST, Run, forecast, forecast_under, learning_s, sampling_s
 from openrs_ray.cluster.host_memory import host_parts
-from openrs_ray.cluster.learner_memory import learner_phases
+from openrs_ray.cluster.learner_memory import AWAKE, learner_phases
 from openrs_ray.cluster.memory import ROOM, plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
@@ -66,7 +66,7 @@ class _Half:
     learning: float
     """Bytes while the learner works."""
     pushing: float
-    """Bytes in a push."""
+    """Bytes in a push, its probe and a checkpoint."""
 
 
 class Search:
@@ -128,7 +128,7 @@ class Search:
             run = self._run(changed(after, {"learner.gradient_checkpointing": recomputes}))
             phases = learner_phases(run.config, self.shape, recomputes)
             sizes = {when: sum(parts.values()) for when, parts in phases.items()}
-            pushing = sizes.pop("in a push")
+            pushing = max(sizes.pop(when) for when in AWAKE)
             halves.append(_Half(options, learning_s(run), max(sizes.values()), pushing))
         return halves
 

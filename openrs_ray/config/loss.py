@@ -82,7 +82,7 @@ class Loss(Section):
     published mean over each micro-batch (depends on how the step is split)."""
     old_policy: Literal["sampler", "current"] = "sampler"
     """Denominator of the probability ratio: the policy that sampled, or, as published, the one being trained itself: the ratio is
-    then always 1, and the clip cannot act."""
+    then always 1, and the clip cannot act; tokens of an older policy then need a mask (loss.correction)."""
     tempered: bool = True
     """Take all log-probabilities at the sampling temperature; false, as published: at temperature 1, whatever was sampled at."""
 
@@ -101,6 +101,7 @@ class Loss(Section):
         if self.correction == "truncated" and self.kind in _BOUNDED:
             how = "by its gate" if self.kind == "sapo" else "at 1 + loss.clip_epsilon_high"
             raise ValueError(f"loss.kind {self.kind} truncates the weights itself, {how}")
+        self._check_ratio_acts()
         if self.entropy_floor and self.entropy_weight > self.max_entropy_weight:
             raise ValueError(
                 f"loss.entropy_weight ({self.entropy_weight:g}) must not be above loss.max_entropy_weight "
@@ -113,6 +114,20 @@ class Loss(Section):
                 f"({self.clip_range[1]:g}), which could not act"
             )
         return self
+
+    def _check_ratio_acts(self) -> None:
+        if self.old_policy == "sampler":
+            return
+        if self.correction == "truncated":
+            raise ValueError(
+                "loss.correction truncated needs loss.old_policy sampler: with current the ratio is always 1, and the cap cannot "
+                "act (none, sequence_mask and token_mask go with current)"
+            )
+        if self.kind in _BOUNDED:
+            raise ValueError(
+                f"loss.kind {self.kind} needs loss.old_policy sampler: with current the ratio that it weighs tokens by is always "
+                "1 (grpo, dr_grpo, dapo and gspo go with current)"
+            )
 
     def _check_teacher(self) -> None:
         if (self.kind == "distill") != (self.teacher.path is not None):
@@ -134,6 +149,11 @@ class Loss(Section):
     def uses_ratios(self) -> bool:
         """False where the loss is the divergence from a teacher over top_k tokens, and nothing else."""
         return self.kind != "distill" or self.teacher.top_k == 0 or self.teacher.weight < 1
+
+    @property
+    def ignores_age(self) -> bool:
+        """True where stale tokens are learned from as if the policy being trained had sampled them, however far off they are."""
+        return self.uses_ratios and self.old_policy == "current" and self.correction == "none"
 
     @property
     def acts_everywhere(self) -> bool:

@@ -246,6 +246,11 @@ class RunConfig(Section):
                 "learner.updates_per_batch above 1 needs loss.old_policy sampler: with current, later updates would learn from "
                 "completions as if the policy had not changed since"
             )
+        if rollout.staleness and self.loss.ignores_age:
+            raise ValueError(
+                "rollout.staleness above 0 needs loss.old_policy sampler, or loss.correction sequence_mask or token_mask: with "
+                "current, completions of an older policy would be learned from as if the policy had not changed since"
+            )
         learned_at_once = self.completions_per_step // updates
         per = f"completions per {'step' if updates == 1 else 'update'}"
         if learned_at_once < place.num_learner_gpus:
@@ -314,8 +319,8 @@ class RunConfig(Section):
             )
         if self.loss.old_policy != "sampler":
             raise ValueError(
-                f"rollout.quantization {quantization} needs loss.old_policy sampler: with {self.loss.old_policy} the correction "
-                "cannot act"
+                f"rollout.quantization {quantization} needs loss.old_policy sampler: with {self.loss.old_policy}, what no mask "
+                "leaves out would be learned from as if the policy itself had sampled it"
             )
         if self.model.dtype != "bfloat16":
             raise ValueError(f"rollout.quantization {quantization} needs model.dtype bfloat16, not {self.model.dtype}")

@@ -42,6 +42,11 @@ class Base:
             return cls(path, path, path)
         return cls(folder.name, None, path)
 
+    @property
+    def shared(self) -> str:
+        """As an adapter's files name it: they may say nothing about the machine, and a Hub id loads anywhere."""
+        return self.hub_id or (self.path if self.path in _KNOWN else self.name)
+
     def licence(self) -> str | None:
         """The Hub's short name of it ("apache-2.0"), by the model card; None where no card says it."""
         if self.path in _KNOWN:

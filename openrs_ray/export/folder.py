@@ -20,6 +20,8 @@ from openrs_ray.run.checkpoint_files import ADAPTER, open_to, sync_and_list
 
 HERE = "."
 """The folder in the examples of a card that lies in it."""
+_ADAPTER_CONFIG = "adapter_config.json"
+
 Convert = Callable[[Path], None]
 """Adds another format of the model to its folder."""
 
@@ -48,6 +50,7 @@ def write_export(source: Source, folder: Path, where: str = HERE, convert: Conve
         (temporary / README).write_text(model_card(source, where), encoding="utf-8")
         if source.adapter is not None:
             shutil.copytree(source.adapter, temporary / ADAPTER)
+            _name_base(temporary / ADAPTER / _ADAPTER_CONFIG, source.base)
             (temporary / ADAPTER / README).write_text(adapter_card(source), encoding="utf-8")
         if convert is not None:
             convert(temporary)
@@ -111,6 +114,11 @@ def generation_config(config: Mapping[str, Any], start: Mapping[str, Any], promp
         "repetition_penalty": 1.0,
         "use_cache": True,
     }
+
+
+def _name_base(file: Path, base: Base) -> None:
+    """The start model of an adapter, which in the run is a path of the machine that trained it."""
+    write_json(file, (read_json(file) or {}) | {"base_model_name_or_path": base.shared})
 
 
 def _write_licence(folder: Path, base: Base) -> None:

@@ -566,7 +566,7 @@ def use(stage: int, start_model: str, dtype: str) -> dict[str, Any]:
 
 
 def memory(stage: int, dtype: str, optimizer: str = "adamw") -> dict[str, Any]:
-    """Bytes at rest and the peaks of backward passes and of the optimizer step, once the optimizer has its state."""
+    """The peak of each phase, and bytes at rest, once the optimizer has its state."""
     peaks: dict[str, Any] = {}
     with Live() as live:
         optimizer, adapters, _ = optimizer.partition("_lora")
@@ -586,9 +586,21 @@ def memory(stage: int, dtype: str, optimizer: str = "adamw") -> dict[str, Any]:
             made.train_step(
                 split(make_sequences(9), ranks, micro_batch_tokens=64)[rank], tokens(make_sequences(9)), number
             )
-        peaks["in a push"] = live.bytes
+        at_rest = live.bytes
+        live.restart()
+        for base in (bool(adapters), False):
+            made.will_send(base)
+            for _ in made._outgoing():
+                pass
+        peaks["in a push"] = live.restart()
+        made.score([(s.prompt_ids, s.completion_ids) for s in make_sequences(4)], 1.0)
+        peaks["in the probe"] = live.restart()
+        made._copied = lambda tensor: tensor[:0].clone()  # into the host's memory, which is not a CPU rank's device
+        made._on_cpu("policy")
+        peaks["in a checkpoint"] = live.restart()
     tensors = [value for state in moments(made) for value in state.values() if isinstance(value, torch.Tensor)]
-    return {"peaks": peaks, "config": made.config, "optimizer": sum(tensor.nbytes for tensor in tensors)}
+    optimizer_bytes = sum(tensor.nbytes for tensor in tensors)
+    return {"peaks": peaks, "at_rest": at_rest, "config": made.config, "optimizer": optimizer_bytes}
 
 
 class Recorded(SmallParts):

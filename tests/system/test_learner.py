@@ -709,7 +709,19 @@ def test_a_rank_holds_within_a_tenth_what_the_memory_plan_says(
         planned = (
             sum(parts.values()) - parts["CUDA"] - parts["push buffer"] + host
         )  # a CPU rank that pushes nothing has neither
+        planned += only_here(case) if when == "in the probe" else 0
         assert measured["peaks"][when] == pytest.approx(planned, rel=0.1), when
+
+
+def only_here(case: str) -> int:
+    """Bytes of a scoring pass that the plan of a GPU does not have.
+
+    A CPU has no product of bfloat16 matrices with a float32 result, and converts the head. Under ZeRO-3 DeepSpeed gathers the
+    blocks of a model as small as this at once, and holds them twice.
+    """
+    converted = 4 * WIDE.vocab_size * WIDE.hidden_size if "bfloat16" in case else 0
+    blocks = ModelShape.of(WIDE).parameters - 2 * WIDE.vocab_size * WIDE.hidden_size
+    return converted + (2 * blocks if case.startswith("3") else 0)
 
 
 @pytest.mark.parametrize(("ranks", "case"), CASES["update"])
@@ -758,14 +770,14 @@ def test_8_bit_moments_take_a_quarter_and_adamw_in_the_hosts_memory_none(results
     assert eight["optimizer"] == pytest.approx((2 + 8 / 256) * share, rel=1e-3)
     for when, peak in eight["peaks"].items():
         assert peak == pytest.approx(peaks[when] - (6 - 8 / 256) * share, rel=0.01), when
-    offloaded = results.of(ranks, f"memory,{case},adamw_offload")["peaks"]
+    offloaded = results.of(ranks, f"memory,{case},adamw_offload")
     if case.startswith("2"):
         device, host = 2 * shape.parameters + 2 * shape.largest, 18 * share + 2 * shape.largest
         in_step = 4 * share
     else:
         device, host, in_step = 2 * share + 4 * 500_000, 20 * share, 0
-    assert offloaded["in a push"] == pytest.approx(device + host, rel=0.02)
-    assert offloaded["in the optimizer step"] == pytest.approx(device + host + in_step, rel=0.02)
+    assert offloaded["at_rest"] == pytest.approx(device + host, rel=0.02)
+    assert offloaded["peaks"]["in the optimizer step"] == pytest.approx(device + host + in_step, rel=0.02)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

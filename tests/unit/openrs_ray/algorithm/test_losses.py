@@ -300,6 +300,9 @@ BY_HAND: dict[str, tuple[dict, list[float], float, float, list[float]]] = {
     "tokens, kept": ({"correction": "token_mask"}, [4.99, 0.51], -1.0, 4.99 + 0.8, [4.99, 0.0]),
     "tokens, dropped": ({"correction": "token_mask"}, [5.01, 0.49], -1.0, 0.0, [0.0, 0.0]),
     "tokens, one of two": ({"correction": "token_mask"}, [0.49, 0.9], 1.0, -0.9, [0.0, -0.9]),
+    # The masks look at the ratio to the sampler, also where the loss has the ratio 1
+    "tokens, current": ({"correction": "token_mask", "old_policy": "current"}, [0.49, 0.9], 1.0, -1.0, [0.0, -1.0]),
+    "mask, current": ({"correction": "sequence_mask", "old_policy": "current"}, [1.06, 1.06], 1.0, 0.0, [0.0, 0.0]),
     # 4 / tau = 4 and p = 1/2 at r = 1; at r = 1 + ln 3, p = 3/4 and 4 p (1 - p) = 3/4
     "sapo": ({"kind": "sapo"}, [1.0, 1 + math.log(3)], 2.0, -(2 * 2 + 3 * 2) / 2, [-1.0, -0.75 * (1 + math.log(3))]),
     "sapo, negative": (
@@ -447,6 +450,10 @@ def test_each_loss_brings_its_own_settings_unless_they_are_given():
         ({"kind": "cispo", "correction": "truncated"}, "cispo truncates"),
         ({"kind": "tis", "correction": "truncated"}, "tis truncates"),
         ({"kind": "sapo", "correction": "truncated"}, "sapo truncates the weights itself, by its gate"),
+        ({"old_policy": "current", "correction": "truncated"}, "correction truncated needs loss.old_policy sampler"),
+        ({"old_policy": "current", "kind": "cispo"}, "kind cispo needs loss.old_policy sampler"),
+        ({"old_policy": "current", "kind": "tis"}, "kind tis needs loss.old_policy sampler"),
+        ({"old_policy": "current", "kind": "sapo"}, "kind sapo needs loss.old_policy sampler"),
         ({"kind": "sapo", "normalization": "tokens"}, "sapo goes with loss.normalization sequences"),
         ({"kind": "dr_grpo", "advantage": "leave_one_out"}, "dr_grpo goes with loss.advantage group_mean"),
         ({"token_mask_low": 1.0}, "less than 1"),

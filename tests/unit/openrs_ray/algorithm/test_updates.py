@@ -39,6 +39,14 @@ def test_an_update_weighs_as_many_tokens_as_it_trained_on() -> None:
     assert over_updates([figures(1.0, 0), figures(3.0, 0)])["loss"] == 2.0
 
 
+def test_the_first_mismatch_is_of_the_first_update_that_has_tokens_to_measure_it_on() -> None:
+    """Of four updates the first two have groups without spread only, of which nothing is computed."""
+    assert (
+        over_updates([figures(0.0, 0), figures(0.0, 0), figures(7.0, 10), figures(9.0, 10)])["first_mismatch_kl"] == 0.7
+    )
+    assert over_updates([figures(0.0, 0), figures(0.0, 0)])["first_mismatch_kl"] == 0.0
+
+
 def aged(*spans: tuple[int, int]) -> Group:
     """A group of one rollout; `spans`: (version, number of tokens), in order."""
     ends = np.cumsum([tokens for _, tokens in spans])

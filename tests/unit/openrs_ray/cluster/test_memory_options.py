@@ -91,6 +91,39 @@ def test_adapters_need_neither_a_reference_nor_the_optimizer_of_all_weights(shap
     assert whole == parts["work space"] + 4 * LARGEST
 
 
+MERGING = 12 * 8960 * 1536
+"""Bytes while the largest layer of the blocks is merged: a float32 sum, its rounding, and the bfloat16 result."""
+
+
+@pytest.mark.parametrize("lora", [0, 32])
+def test_a_probe_and_a_checkpoint_take_little_more_than_a_push(shape: ModelShape, lora: int) -> None:
+    config = paper(*ONE, f"--learner.lora.rank={lora}")
+    pushing, merging = peak(config, shape, "in a push"), MERGING if lora else 0
+    # 4 prompts of 512 tokens: of a layer's pass, or of 128 tokens' logits in float32, twice
+    layer, head = 2 * 4 * 512 * (4 * 1536 + 3 * 8960), 8 * 128 * 151936
+    assert peak(config, shape, "in the probe") == pushing + max(layer + merging, head)
+    assert peak(config, shape, "in a checkpoint") == pushing + merging
+
+
+def test_under_stage_3_weights_are_gathered_for_what_leaves_the_learner(shape: ModelShape) -> None:
+    """A push's bucket is the largest parameter here; what a probe gathers is held in a checkpoint; one rank gathers none."""
+    for ranks, gathered in ((2, 1), (1, 0)):
+        phases = learner_phases(paper("--learner.zero_stage=3", f"--placement.num_learner_gpus={ranks}"), shape, True)
+        assert phases["in a push"]["gathered weights"] == gathered * 2 * LARGEST
+        assert phases["in the probe"]["gathered weights"] == gathered * 2 * PARAMETERS
+        assert phases["in a checkpoint"]["gathered weights"] == gathered * 2 * PARAMETERS
+
+
+def test_an_engine_that_sleeps_while_the_learner_works_is_awake_in_probe_and_checkpoint(shape: ModelShape) -> None:
+    """With adapters these are the peak of a small card: the learner's own parts and the whole engine."""
+    config = recipe("one-gpu-12gb")
+    (shared,) = plan(config, shape, 11.9 * GIB)
+    engine = sum(engine_parts(config, shape, 11.9 * GIB)[0].values())
+    assert config.rollout.sleep_while_learning and shared.when == "in the probe"
+    assert shared.peak == pytest.approx(peak(config, shape, "in the probe") + engine)
+    assert shared.peak > peak(config, shape, "in a checkpoint") + engine > peak(config, shape, "in a push") + engine
+
+
 def test_8_bit_moments_leave_6_of_12_bytes(shape: ModelShape) -> None:
     plain, eight = (
         learner_phases(paper(f"--learner.optimizer={optimizer}"), shape, True) for optimizer in ("adamw", "adamw_8bit")

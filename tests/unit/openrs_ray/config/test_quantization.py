@@ -36,6 +36,7 @@ def test_a_loss_that_corrects_will_do(tmp_path: Path, loss: dict[str, Any]) -> N
         ({"loss": {}}, "set loss.correction truncated or sequence_mask, or loss.kind tis or cispo"),
         ({"loss": {"kind": "gspo"}}, "set loss.correction truncated"),
         ({"loss": {"correction": "truncated", "old_policy": "current"}}, "needs loss.old_policy sampler"),
+        ({"loss": {"correction": "token_mask", "old_policy": "current"}}, "int8 needs loss.old_policy sampler"),
         ({"model": {"dtype": "float32"}}, "needs model.dtype bfloat16"),
         ({"rollout": {"quantization": "fp8"}}, "fp8 needs a GPU: on a CPU set int8 or none"),
         ({"rollout": {"quantization": "fp8_kv"}}, "fp8_kv needs a GPU: on a CPU set int8 or none"),

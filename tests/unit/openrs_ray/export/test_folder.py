@@ -146,6 +146,34 @@ def test_a_run_with_adapters_gives_both(run: Path) -> None:
     AutoModelForCausalLM.from_pretrained(run / "export")
 
 
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [
+        ("start", "start"),
+        ("hub/models--Qwen--Qwen2.5-0.5B/snapshots/abc", "Qwen/Qwen2.5-0.5B"),
+        ("toy", "toy"),
+    ],
+)
+def test_an_exported_adapter_names_its_base_as_others_know_it(
+    run: Path, tmp_path: Path, toy_folder: Path, model: str, base: str
+) -> None:
+    """No file of the adapter has a path of this machine; the run keeps the one that peft loads."""
+    folder = tmp_path / model
+    shutil.copytree(toy_folder, folder)
+    trained_on = {"base_model_name_or_path": str(folder), "r": 4}
+    change_config(run, learner={"lora": {"rank": 4}}, model={"path": model if model == "toy" else str(folder)})
+    adapter = run / "checkpoints" / "step-000050" / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps(trained_on))
+    write_export(Source.find(run, "best"), tmp_path / "out")
+    exported = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert exported == {"base_model_name_or_path": base, "r": 4}
+    texts = {file.name: file.read_text() for file in (tmp_path / "out" / "adapter").iterdir()}
+    assert texts.keys() == {"adapter_config.json", "README.md"}
+    assert not any(str(tmp_path) in text for text in texts.values())
+    assert json.loads((adapter / "adapter_config.json").read_text()) == trained_on
+
+
 def test_the_licence_s_text_goes_along(run: Path, tmp_path: Path, toy_folder: Path) -> None:
     start = tmp_path / "start"
     shutil.copytree(toy_folder, start)
