@@ -166,7 +166,8 @@ def _difference(source: Source) -> str:
     try:
         paired, problems = gain(source.folder, source.choice.step, checked_tasks(source.config))
     except RunError as error:
-        return f"The difference from the start model is not known: {error}."
+        why = str(error).replace(str(source.folder), source.config.run.name)  # no path of this machine
+        return f"The difference from the start model is not known: {why}."
     return _difference_text(paired, problems)
 
 

@@ -136,6 +136,11 @@ def test_nothing_about_the_machine_leaves_it(run: Path) -> None:
         assert shared in content, shared
 
 
+def test_a_difference_that_is_not_known_names_no_path(run: Path) -> None:
+    text = model_card(Source.find(run, 100), HERE)  # whose completions nobody recorded
+    assert "is not known: the record in sums has no evaluation of step 100." in text and str(run.parent) not in text
+
+
 def test_rewards_from_files_of_one_name_are_all_in_it(run: Path) -> None:
     change_config(run, rewards={"weights": {"/home/me/a/mine.py:brief": 0.25, "/home/me/b/mine.py:brief": 0.75}})
     recipe = yaml.safe_load(card_of(run).content.split("## Recipe")[1].split("```yaml\n")[1].split("```")[0])
