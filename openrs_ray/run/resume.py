@@ -93,8 +93,16 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
 
 
 def _check_evaluations_compare(then: RunConfig, now: RunConfig) -> None:
+    if not then.has_evaluations:
+        return
+    was, is_now = then.rollout.quantization, now.rollout.quantization
+    if was != is_now:
+        raise UserError(
+            f"the evaluations of run {now.run.name} were sampled by engines with rollout.quantization {was} so far and would now "
+            f"be with {is_now}, which do not compare: give --rollout.quantization {was}, or {_INSTEAD}."
+        )
     before, after = then.max_evaluated_tokens, now.max_evaluated_tokens
-    if then.has_evaluations and before != after:
+    if before != after:
         raise UserError(
             f"the evaluations of run {now.run.name} had completions of up to {before} tokens so far and would now have up to "
             f"{after}, which do not compare: give --evaluation.max_completion_tokens {before}, or {_INSTEAD}."
