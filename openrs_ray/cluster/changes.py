@@ -1,6 +1,6 @@
 """Changes of a recipe that may save memory. Each field has doses, the values to try, in order of their effect."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -59,16 +59,30 @@ def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:
             yield {"placement.num_learner_gpus": config.placement.num_learner_gpus + more}
 
 
-def shorter(config: RunConfig) -> Iterator[Options]:
-    """Shorter completions; first those of evaluations where they are longer than those of training."""
-    trained = config.rollout.max_completion_tokens
+def shorter(config: RunConfig, kept: Collection[str] = ()) -> Iterator[Options]:
+    """Shorter completions; first those of evaluations where they are longer than those of training.
+
+    `kept`: fields that keep their value. Where an evaluation's length is one of them, it is given with that of training, which
+    it would follow otherwise.
+    """
+    trained, field = config.rollout.max_completion_tokens, "evaluation.max_completion_tokens"
+    given = config.evaluation.max_completion_tokens is not None
+    if field in kept:
+        stays: Options = {} if given else {field: config.max_evaluated_tokens}
+        yield from ({"rollout.max_completion_tokens": trained // by} | stays for by in (2, 4, 8, 16))
+        return
     if config.has_evaluations and config.max_evaluated_tokens > trained:
         for dose in dict.fromkeys(max(config.max_evaluated_tokens // by, trained) for by in (2, 4, 8, 16)):
-            yield {"evaluation.max_completion_tokens": dose}
+            yield {field: dose}
     for by in (2, 4, 8, 16):
-        evaluated = {"evaluation.max_completion_tokens": min(config.max_evaluated_tokens, trained // by)}
-        own = config.has_evaluations and config.evaluation.max_completion_tokens is not None
+        evaluated = {field: min(config.max_evaluated_tokens, trained // by)}
+        own = config.has_evaluations and given
         yield {"rollout.max_completion_tokens": trained // by} | (evaluated if own else {})
+
+
+def without(doses: Doses, kept: Collection[str]) -> Doses:
+    """The doses of fields that may change."""
+    return {field: values for field, values in doses.items() if field not in kept}
 
 
 def smaller(now: int, doses: Sequence[int]) -> list[int]:
