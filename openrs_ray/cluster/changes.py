@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from openrs_ray.cluster.learner_memory import holds_reference
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
 
 Options = dict[str, Any]
@@ -38,7 +39,7 @@ def learner_doses(config: RunConfig) -> Doses:
 
 
 def engine_doses(config: RunConfig) -> Doses:
-    """Changes to the engines that leave sampling the same."""
+    """Changes to the engines that leave sampling the same, but for `larger_engines`."""
     engine, rollout, place = config.engine, config.rollout, config.placement
     fractions = (0.9, 0.95, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     sequences = [max(1, engine.max_sequences // by) for by in (2, 4, 8)]
@@ -47,9 +48,16 @@ def engine_doses(config: RunConfig) -> Doses:
         "engine.max_sequences": smaller(engine.max_sequences, sequences),
         "engine.max_batched_tokens": smaller(engine.max_batched_tokens, (4096, 2048)),
         "rollout.sleep_while_learning": [True] if place.colocated and not rollout.sleep_while_learning else [],
-        "engine.tensor_parallel": [place.num_rollout_gpus] if place.num_rollout_gpus > engine.tensor_parallel else [],
     }
     return doses
+
+
+def larger_engines(config: RunConfig, shape: ModelShape) -> list[Options]:
+    """Engines over more GPUs, the fewest first, among which the model and its teacher can be split."""
+    gpus, now, field = config.placement.num_rollout_gpus, config.engine.tensor_parallel, "engine.tensor_parallel"
+    served = [each for each in (shape, shape.teacher) if each is not None]
+    sizes = [size for size in range(now + 1, gpus + 1) if gpus % size == 0 and not config.placement.colocated]
+    return [{field: size} for size in sizes if not any(each.broken_split(size) for each in served)]
 
 
 def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:

@@ -22,6 +22,7 @@ _UNKNOWN = "A40"
 """The GPU to plan for when it is unknown."""
 _SLOWER = 0.1
 """If the best change makes a step slower by more than this share, alternatives that are faster by this share are named, too."""
+_RANK = 32
 _QUANTIZED, _ADAPTERS = "engines sample in 8 bits", "trains adapters instead of all weights"
 
 
@@ -108,7 +109,8 @@ def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
     config, best = search.config, math.inf
     corrected: Options = {} if config.loss.corrects else {"loss.correction": "truncated"}
     quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" and none else {}
-    adapters: Options = {} if config.learner.lora.rank else {"learner.lora.rank": 32}
+    can_adapt = not config.learner.lora.rank and search.shape.most_rank >= _RANK
+    adapters: Options = {"learner.lora.rank": _RANK} if can_adapt else {}
     both = adapters | quantized if adapters and quantized else {}
     for options, word in ((adapters, _ADAPTERS), (quantized, _QUANTIZED), (both, f"{_ADAPTERS}; {_QUANTIZED}")):
         for found in search.cheapest(options) if options else ():

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from openrs_ray.cluster.cards import Card
-from openrs_ray.cluster.changes import Options, changed, combinations, engine_doses, learner_doses, valid, without
+from openrs_ray.cluster.changes import (
+    Options,
+    changed,
+    combinations,
+    engine_doses,
+    larger_engines,
+    learner_doses,
+    valid,
+    without,
+)
 from openrs_ray.cluster.engine_memory import ASLEEP, engine_parts
 from openrs_ray.cluster.forecast import BEST, Run, forecast, forecast_under, learning_s, sampling_s
 from openrs_ray.cluster.host_memory import host_parts
@@ -145,16 +154,24 @@ class Search:
         return halves
 
     def _engines(self, config: RunConfig) -> list[_Half]:
-        halves = []
-        for options in combinations(without(engine_doses(config), self.kept)):
-            run = self._run(changed(config, options))
-            parts, sequences = engine_parts(run.config, self.shape, self.gpu_bytes)
-            if not sequences or sequences < 1:
-                continue
-            whole = sum(parts.values())
-            learning = sum(ASLEEP.values()) if run.config.rollout.sleep_while_learning else whole
-            halves.append(_Half(options, sampling_s(run, config.completions_per_step), learning, whole))
-        return halves
+        """Those that fit over as few GPUs each as possible: the forecast does not count what these exchange."""
+        sizes = [] if "engine.tensor_parallel" in self.kept else larger_engines(config, self.shape)
+        for size in ({}, *sizes):
+            options = (each | size for each in combinations(without(engine_doses(config), self.kept)))
+            halves = [half for each in options if (half := self._engine(config, each)) is not None]
+            if any(half.pushing <= self.gpu_bytes for half in halves):
+                return halves
+        return []
+
+    def _engine(self, config: RunConfig, options: Options) -> _Half | None:
+        """None where there is no room for one completion."""
+        run = self._run(changed(config, options))
+        parts, sequences = engine_parts(run.config, self.shape, self.gpu_bytes)
+        if not sequences or sequences < 1:
+            return None
+        whole = sum(parts.values())
+        learning = sum(ASLEEP.values()) if run.config.rollout.sleep_while_learning else whole
+        return _Half(options, sampling_s(run, config.completions_per_step), learning, whole)
 
     def _run(self, config: RunConfig) -> Run:
         return Run(config, self.shape, self.card, self.gpu_bytes, BEST)

@@ -2,7 +2,8 @@
 
 import json
 import re
-from itertools import product
+from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,34 @@ def ways(config: RunConfig, shape: ModelShape, machine: Machine) -> list[list[st
     return [way.partition(" (")[0].split() for way in said.split(", or ") if way]
 
 
+@pytest.mark.parametrize(("gpus", "size"), [(3, None), (8, 2), (12, 2)])
+def test_an_engine_is_named_over_the_fewest_gpus_that_can_split_the_model(
+    shape: ModelShape, gpus: int, size: int | None
+) -> None:
+    """12 attention heads, of which 8 is no part, and 2 key/value heads, of which 3 is none."""
+    config = paper(
+        f"--placement.num_rollout_gpus={gpus}", "--learner.lora.rank=32", "--learner.optimizer=adamw_offload"
+    )
+    found = ways(config, shape, Machine(6 * GIB, RTX_4090))
+    assert found or size is None
+    assert {option for options in found for option in pairwise(options) if "tensor" in option[0]} == (
+        {("--engine.tensor_parallel", str(size))} if size else set()
+    )
+
+
+def test_more_gpus_per_engine_are_not_named_where_one_is_enough(shape: ModelShape) -> None:
+    """The forecast has them faster, since it does not count what they exchange."""
+    config = paper("--placement.num_rollout_gpus=8", "--placement.num_learner_gpus=2")
+    found = ways(config, shape, Machine(23.5 * GIB, RTX_4090))
+    assert found and not any("--engine.tensor_parallel" in options for options in found)
+
+
+@pytest.mark.parametrize("most", [0, 31])
+def test_adapters_that_the_model_cannot_have_are_not_named(shape: ModelShape, most: int) -> None:
+    found = ways(paper(*ONE_GPU), replace(shape, most_rank=most), Machine(12282 * 2.0**20, card("RTX 4070")))
+    assert not any("--learner.lora.rank" in options for options in found)
+
+
 def began(config: RunConfig) -> dict[str, Any]:
     config.run.path.mkdir()
     saved = config.model_dump(mode="json")
@@ -170,13 +199,10 @@ def test_shorter_completions_leave_the_evaluations_of_a_run_as_they_were(
 
 def test_with_a_loss_that_depends_on_the_ranks_their_number_is_kept(tmp_path: Path) -> None:
     field = "placement.num_learner_gpus"
-    for normalization, kept in (("local_micro_batch", True), ("tokens", False)):
-        config = paper(
-            f"--run.folder={tmp_path / normalization}",
-            f"--loss.normalization={normalization}",
-            "--learner.micro_batch_sequences=2",
-        )
+    for normalization, sequences in (("local_micro_batch", 2), ("tokens", "null")):
+        options = f"--loss.normalization={normalization}", f"--learner.micro_batch_sequences={sequences}"
+        config = paper(f"--run.folder={tmp_path / normalization}", *options)
         assert field not in kept_fields(config)
         config.run.folder.mkdir()
         began(config)
-        assert (field in kept_fields(config)) == kept
+        assert (field in kept_fields(config)) == (normalization == "local_micro_batch")
