@@ -49,7 +49,7 @@ from openrs_ray.run.account import Spent
 from openrs_ray.run.budget import ENDING, Budget, LimitReached
 from openrs_ray.run.ledger import head_beside, note_evaluation
 from openrs_ray.run.progress import read_result
-from openrs_ray.run.resume import check_run
+from openrs_ray.run.resume import check_run, kept_fields
 
 _HELD_OUT: Final = "held_out"
 _DEADLINE_S = 48 * 3600.0
@@ -144,7 +144,7 @@ class Reproduction:
         check_run(self.config, resume=True)
         machine = Machine.planned(self.config, this_machine=not joins_cluster())
         prepared = prepare(self.config)
-        check_fits(self.config, prepared.shape, machine)
+        check_fits(self.config, prepared.shape, machine, kept_fields(self.config))
         if joins_cluster():
             with connection():
                 place(self.config).release()

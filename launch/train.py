@@ -31,7 +31,7 @@ from openrs_ray.run.environment import add_cluster, headline, write_environment
 from openrs_ray.run.lock import run_lock
 from openrs_ray.run.log import RunLog, append_lines, attempt_folder, newest_log
 from openrs_ray.run.progress import Progress, read_result
-from openrs_ray.run.resume import begin_run, check_run, resume_notes
+from openrs_ray.run.resume import begin_run, check_run, kept_fields, resume_notes
 from openrs_ray.run.room import check_room, full_disk_in_a_sentence
 from openrs_ray.run.spans import FOLDER as TRACE
 from openrs_ray.run.spans import following, recording
@@ -232,7 +232,7 @@ def _prepare(config: RunConfig, machine: "Machine") -> "Prepared":
 
     check_judges(config)
     prepared = prepare(config)
-    check_fits(config, prepared.shape, machine)
+    check_fits(config, prepared.shape, machine, kept_fields(config))
     check_room(config, prepared.shape.parameters, prepared.shape.adapters(config.learner.lora))
     return prepared
 

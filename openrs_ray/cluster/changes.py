@@ -1,12 +1,13 @@
 """Changes of a recipe that may save memory. Each field has doses, the values to try, in order of their effect."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
 
 from openrs_ray.cluster.learner_memory import holds_reference
+from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.config.schema import RunConfig
 
 Options = dict[str, Any]
@@ -38,7 +39,7 @@ def learner_doses(config: RunConfig) -> Doses:
 
 
 def engine_doses(config: RunConfig) -> Doses:
-    """Changes to the engines that leave sampling the same."""
+    """Changes to the engines that leave sampling the same, but for `larger_engines`."""
     engine, rollout, place = config.engine, config.rollout, config.placement
     fractions = (0.9, 0.95, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     sequences = [max(1, engine.max_sequences // by) for by in (2, 4, 8)]
@@ -47,9 +48,16 @@ def engine_doses(config: RunConfig) -> Doses:
         "engine.max_sequences": smaller(engine.max_sequences, sequences),
         "engine.max_batched_tokens": smaller(engine.max_batched_tokens, (4096, 2048)),
         "rollout.sleep_while_learning": [True] if place.colocated and not rollout.sleep_while_learning else [],
-        "engine.tensor_parallel": [place.num_rollout_gpus] if place.num_rollout_gpus > engine.tensor_parallel else [],
     }
     return doses
+
+
+def larger_engines(config: RunConfig, shape: ModelShape) -> list[Options]:
+    """Engines over more GPUs, the fewest first, among which the model and its teacher can be split."""
+    gpus, now, field = config.placement.num_rollout_gpus, config.engine.tensor_parallel, "engine.tensor_parallel"
+    served = [each for each in (shape, shape.teacher) if each is not None]
+    sizes = [size for size in range(now + 1, gpus + 1) if gpus % size == 0 and not config.placement.colocated]
+    return [{field: size} for size in sizes if not any(each.broken_split(size) for each in served)]
 
 
 def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:
@@ -59,16 +67,30 @@ def more_learners(config: RunConfig, gpus: int) -> Iterator[Options]:
             yield {"placement.num_learner_gpus": config.placement.num_learner_gpus + more}
 
 
-def shorter(config: RunConfig) -> Iterator[Options]:
-    """Shorter completions; first those of evaluations where they are longer than those of training."""
-    trained = config.rollout.max_completion_tokens
+def shorter(config: RunConfig, kept: Collection[str] = ()) -> Iterator[Options]:
+    """Shorter completions; first those of evaluations where they are longer than those of training.
+
+    `kept`: fields that keep their value. Where an evaluation's length is one of them, it is given with that of training, which
+    it would follow otherwise.
+    """
+    trained, field = config.rollout.max_completion_tokens, "evaluation.max_completion_tokens"
+    given = config.evaluation.max_completion_tokens is not None
+    if field in kept:
+        stays: Options = {} if given else {field: config.max_evaluated_tokens}
+        yield from ({"rollout.max_completion_tokens": trained // by} | stays for by in (2, 4, 8, 16))
+        return
     if config.has_evaluations and config.max_evaluated_tokens > trained:
         for dose in dict.fromkeys(max(config.max_evaluated_tokens // by, trained) for by in (2, 4, 8, 16)):
-            yield {"evaluation.max_completion_tokens": dose}
+            yield {field: dose}
     for by in (2, 4, 8, 16):
-        evaluated = {"evaluation.max_completion_tokens": min(config.max_evaluated_tokens, trained // by)}
-        own = config.has_evaluations and config.evaluation.max_completion_tokens is not None
+        evaluated = {field: min(config.max_evaluated_tokens, trained // by)}
+        own = config.has_evaluations and given
         yield {"rollout.max_completion_tokens": trained // by} | (evaluated if own else {})
+
+
+def without(doses: Doses, kept: Collection[str]) -> Doses:
+    """The doses of fields that may change."""
+    return {field: values for field, values in doses.items() if field not in kept}
 
 
 def smaller(now: int, doses: Sequence[int]) -> list[int]:

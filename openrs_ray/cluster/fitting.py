@@ -1,7 +1,7 @@
 """Refuses a run that cannot fit, and names the cheapest changes with which it would."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -22,11 +22,15 @@ _UNKNOWN = "A40"
 """The GPU to plan for when it is unknown."""
 _SLOWER = 0.1
 """If the best change makes a step slower by more than this share, alternatives that are faster by this share are named, too."""
+_RANK = 32
 _QUANTIZED, _ADAPTERS = "engines sample in 8 bits", "trains adapters instead of all weights"
 
 
-def check_fits(config: RunConfig, shape: ModelShape, machine: Machine) -> None:
-    """UserError when the GPUs lack what the run needs, memory or arithmetic, with the changes that would help."""
+def check_fits(config: RunConfig, shape: ModelShape, machine: Machine, kept: Collection[str] = ()) -> None:
+    """UserError when the GPUs lack what the run needs, memory or arithmetic, with the changes that would help.
+
+    `kept`: fields that a run which has begun must not change (`run.resume.kept_fields`).
+    """
     quantization = config.rollout.quantization
     if machine.capability is not None and (reason := refusal(quantization, machine.capability)):
         raise UserError(reason)
@@ -35,7 +39,7 @@ def check_fits(config: RunConfig, shape: ModelShape, machine: Machine) -> None:
     for found in plan(config, shape, gpu_bytes):
         if not found.fits(gpu_bytes):
             problem = f"{_problem(config, found, gpu_bytes)} ({listed(found.parts)})"
-            raise UserError(f"{problem}: {advice(config, shape, gpu_bytes, machine.card, machine.host_bytes)}")
+            raise UserError(f"{problem}: {advice(config, shape, gpu_bytes, machine.card, machine.host_bytes, kept)}")
     if shape.teacher is not None and config.has_evaluations:
         _check_teacher_is_served(config, shape.teacher, gpu_bytes)
 
@@ -65,19 +69,31 @@ def _problem(config: RunConfig, found: GpuPlan, gpu_bytes: float) -> str:
     return f"each {found.role} GPU has {gpu_bytes / GIB:.1f} GiB but needs {found.peak / GIB:.1f} {found.when}"
 
 
-def advice(config: RunConfig, shape: ModelShape, gpu_bytes: float, gpu: Card | None, host_bytes: float | None) -> str:
+def advice(
+    config: RunConfig,
+    shape: ModelShape,
+    gpu_bytes: float,
+    gpu: Card | None,
+    host_bytes: float | None,
+    kept: Collection[str] = (),
+) -> str:
     """Changes that make the run fit, as options to type, the cheapest first; those that change the training say so."""
     known = gpu or card(_UNKNOWN)
     assert known is not None
-    search = Search(config, shape, gpu_bytes, known, host_bytes)
+    search = Search(config, shape, gpu_bytes, known, host_bytes, kept)
     same = search.cheapest({}, most=3)
     ways = [_text(found, known) for found in same]
     gpus = max(config.max_gpus, torch.cuda.device_count())  # the recipe's, or this machine's if it has more
-    ways += [_text(found, known, "with more GPUs") for found in _first(search, more_learners(config, gpus))]
+    more = () if "placement.num_learner_gpus" in kept else more_learners(config, gpus)
+    ways += [_text(found, known, "with more GPUs") for found in _first(search, more)]
     if not same or same[0].slowdown > _SLOWER or same[0].host:
         ways += [_text(found, known, word) for found, word in _others(search, not same)]
     if not ways:
-        ways = [_text(found, known, "a different task") for found in _first(search, shorter(config))]
+        ways = [_text(found, known, "a different task") for found in _first(search, shorter(config, kept))]
+    if not ways and kept:
+        return (
+            f"no setting that run {config.run.name} may still change is enough on this GPU, take GPUs with more memory"
+        )
     if not ways:
         return "no setting is enough, take GPUs with more memory or a smaller model"
     return f"the cheapest change that fits is {', or '.join(ways)}"
@@ -93,7 +109,8 @@ def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
     config, best = search.config, math.inf
     corrected: Options = {} if config.loss.corrects else {"loss.correction": "truncated"}
     quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" and none else {}
-    adapters: Options = {} if config.learner.lora.rank else {"learner.lora.rank": 32}
+    can_adapt = not config.learner.lora.rank and search.shape.most_rank >= _RANK
+    adapters: Options = {"learner.lora.rank": _RANK} if can_adapt else {}
     both = adapters | quantized if adapters and quantized else {}
     for options, word in ((adapters, _ADAPTERS), (quantized, _QUANTIZED), (both, f"{_ADAPTERS}; {_QUANTIZED}")):
         for found in search.cheapest(options) if options else ():

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from openrs_ray.config.learner import Lora
+from openrs_ray.errors import UserError
+from openrs_ray.models.lora import linear_layers
 from openrs_ray.models.pretrained import empty_model
+
+_VOCABULARY_STEP = 64
+"""Of vLLM, which fills the vocabulary up to a multiple of it before it splits it."""
 
 
 class Linear(NamedTuple):
@@ -37,6 +42,8 @@ class ModelShape:
     """Shapes of all parameters in push order; tied ones once."""
     linears: tuple[Linear, ...] = ()
     """Linear layers without the head: those that can have adapters, and that engines quantize."""
+    most_rank: int = 0
+    """Largest rank that adapters of all blocks' matrices can have; 0 where one of them cannot have any."""
     teacher: "ModelShape | None" = None
     """Shape of the model that this one learns from (`loss.teacher`)."""
 
@@ -61,7 +68,20 @@ class ModelShape:
                 for name, layer in model.named_modules()
                 if isinstance(layer, nn.Linear) and layer is not head
             ),
+            most_rank=_most_rank(model),
         )
+
+    def broken_split(self, gpus: int) -> str | None:
+        """Rule that an engine over so many GPUs breaks: it must "divide the 12 attention heads". None if vLLM can split all."""
+        if self.heads % gpus:
+            return f"divide the {self.heads} attention heads"
+        if self.kv_heads % gpus and gpus % self.kv_heads:
+            return f"divide, or be a multiple of, the {self.kv_heads} key/value heads"
+        if self.intermediate % gpus and any(self.intermediate in layer[:2] for layer in self.linears):
+            return f"divide the intermediate size ({self.intermediate})"
+        if (filled := -(-self.vocabulary // _VOCABULARY_STEP) * _VOCABULARY_STEP) % gpus:
+            return f"divide the vocabulary as vLLM fills it up ({filled})"
+        return None
 
     @property
     def parameters(self) -> int:
@@ -79,3 +99,11 @@ class ModelShape:
     def adapters(self, lora: Lora) -> int:
         """Parameters of all adapters: two matrices of the rank for each linear layer that has one."""
         return lora.rank * sum(layer.outputs + layer.inputs for layer in self.adapted(lora))
+
+
+def _most_rank(model: PreTrainedModel) -> int:
+    try:
+        layers = linear_layers(model, Lora(rank=1)).values()
+    except UserError:
+        return 0
+    return min(min(layer.in_features, layer.out_features) for layer in layers)

@@ -1,11 +1,20 @@
 """Finds the cheapest changes of a recipe with which it fits, by the forecast's seconds of a step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
 from openrs_ray.cluster.cards import Card
-from openrs_ray.cluster.changes import Options, changed, combinations, engine_doses, learner_doses, valid
+from openrs_ray.cluster.changes import (
+    Options,
+    changed,
+    combinations,
+    engine_doses,
+    larger_engines,
+    learner_doses,
+    valid,
+    without,
+)
 from openrs_ray.cluster.engine_memory import ASLEEP, engine_parts
 from openrs_ray.cluster.forecast import BEST, Run, forecast, forecast_under, learning_s, sampling_s
 from openrs_ray.cluster.host_memory import host_parts
@@ -70,18 +79,30 @@ class _Half:
 
 
 class Search:
-    """Search for one recipe, model shape and kind of GPU. `host_bytes` None: the host is assumed to have enough memory."""
+    """Search for one recipe, model shape and kind of GPU. `host_bytes` None: the host is assumed to have enough memory.
+
+    `kept`: fields that must keep their value.
+    """
 
     def __init__(
-        self, config: RunConfig, shape: ModelShape, gpu_bytes: float, card: Card, host_bytes: float | None = None
+        self,
+        config: RunConfig,
+        shape: ModelShape,
+        gpu_bytes: float,
+        card: Card,
+        host_bytes: float | None = None,
+        kept: Collection[str] = (),
     ) -> None:
         self.config, self.shape, self.gpu_bytes, self.card, self.host_bytes = config, shape, gpu_bytes, card, host_bytes
+        self.kept = kept
         self._before = forecast(config, shape, card, gpu_bytes, held_out=0)
         self._samples = not any(one.crowded for one in plan(config, shape, gpu_bytes))
         self._unit = 0.0
 
     def cheapest(self, first: Options, most: int = 1) -> list[Found]:
         """At most `most` ways to fit, the best first. Each includes `first`, and none contains another."""
+        if not {*self.kept}.isdisjoint(first):
+            return []
         found: list[Found] = []
         for number, options in enumerate(self._ranked(changed(self.config, first))):
             if found and number >= _LOOKED_AT:
@@ -120,7 +141,7 @@ class Search:
 
     def _learners(self, config: RunConfig) -> list[_Half]:
         halves = []
-        for options in combinations(learner_doses(config)):
+        for options in combinations(without(learner_doses(config), self.kept)):
             after = changed(config, options)
             if not self._host_holds(after):
                 continue
@@ -133,16 +154,24 @@ class Search:
         return halves
 
     def _engines(self, config: RunConfig) -> list[_Half]:
-        halves = []
-        for options in combinations(engine_doses(config)):
-            run = self._run(changed(config, options))
-            parts, sequences = engine_parts(run.config, self.shape, self.gpu_bytes)
-            if not sequences or sequences < 1:
-                continue
-            whole = sum(parts.values())
-            learning = sum(ASLEEP.values()) if run.config.rollout.sleep_while_learning else whole
-            halves.append(_Half(options, sampling_s(run, config.completions_per_step), learning, whole))
-        return halves
+        """Those that fit over as few GPUs each as possible: the forecast does not count what these exchange."""
+        sizes = [] if "engine.tensor_parallel" in self.kept else larger_engines(config, self.shape)
+        for size in ({}, *sizes):
+            options = (each | size for each in combinations(without(engine_doses(config), self.kept)))
+            halves = [half for each in options if (half := self._engine(config, each)) is not None]
+            if any(half.pushing <= self.gpu_bytes for half in halves):
+                return halves
+        return []
+
+    def _engine(self, config: RunConfig, options: Options) -> _Half | None:
+        """None where there is no room for one completion."""
+        run = self._run(changed(config, options))
+        parts, sequences = engine_parts(run.config, self.shape, self.gpu_bytes)
+        if not sequences or sequences < 1:
+            return None
+        whole = sum(parts.values())
+        learning = sum(ASLEEP.values()) if run.config.rollout.sleep_while_learning else whole
+        return _Half(options, sampling_s(run, config.completions_per_step), learning, whole)
 
     def _run(self, config: RunConfig) -> Run:
         return Run(config, self.shape, self.card, self.gpu_bytes, BEST)

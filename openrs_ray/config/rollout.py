@@ -38,7 +38,7 @@ class Rollout(Section):
     engines work on as many as their key/value caches hold)."""
     quantization: Annotated[Quantization, FREE] = "none"
     """Engines hold their linear layers in 8 bits, quantized again at each push (fp8_kv: the key/value cache as well). The learner
-    does not, and its loss must correct the difference (docs/quantization.md)."""
+    does not, and its loss must correct the difference (docs/quantization.md). The same in all evaluations of a run."""
     replace_uniform_groups: Annotated[Count, FREE] = 0
     """Groups of equal rewards teach nothing: replace up to this many times problems_per_step of them in each step (0: none)."""
     max_uniform_steps: Annotated[Count, FREE] = 20

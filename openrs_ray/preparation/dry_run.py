@@ -29,7 +29,7 @@ from openrs_ray.preparation.prepared import Prepared, check_model, prepare
 from openrs_ray.preparation.preview import look_lines
 from openrs_ray.preparation.teacher import teacher_shape
 from openrs_ray.run.budget import cost_text
-from openrs_ray.run.resume import check_run, resume_notes
+from openrs_ray.run.resume import check_run, kept_fields, resume_notes
 
 
 def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def dry_run(config: RunConfig, say: Callable[[str], None], resume: bool = True) 
     ):
         for line in lines:
             say(line)
+    check_run(config, resume)  # first: what may still change is known of a run that may go on
     if shape is not None:
-        check_fits(config, shape, machine)
-    check_run(config, resume)
+        check_fits(config, shape, machine, kept_fields(config))
     if prepared is None:
         raise UserError(f"{missing}; without it the tokenizer, the prompts and the golds were not checked")
     return plan_as_json(config, prepared, machine)

@@ -34,8 +34,7 @@ def check_served(
         limit = getattr(config, "max_position_embeddings", None)
         if limit is not None and tokens > limit:
             raise UserError(f"{fields} is {tokens} but {model.path} takes at most {limit} tokens")
-        heads, size = getattr(config, "num_attention_heads", 1), engine.tensor_parallel
-        if heads % size:
-            raise UserError(f"engine.tensor_parallel ({size}) must divide the {heads} attention heads of {model.path}")
+        if rule := shape.broken_split(engine.tensor_parallel):
+            raise UserError(f"engine.tensor_parallel ({engine.tensor_parallel}) must {rule} of {model.path}")
         check_weights(model_path, config)
         return config, shape

@@ -28,6 +28,7 @@ from openrs_ray.run.user_files import check_user_code, keep_user_code, user_code
 _SAME_PROBLEMS = re.compile(r"(data(\[\d+\])?\.)?(evaluation\.)?path|model\.chat_template")
 """Paths that matter by the problems and prompts made of their content."""
 _SAME_MODEL = "model.path"
+_RANKS, _BY_RANKS = "placement.num_learner_gpus", "local_micro_batch"
 _INSTEAD = "choose another run.name"
 
 
@@ -46,6 +47,15 @@ def check_run(config: RunConfig, resume: bool) -> None:
     if known is not None and known.user_code:
         check_user_code(known, user_code_digests(config), config, _INSTEAD)
     check_state(config.run.path)
+
+
+def kept_fields(config: RunConfig) -> frozenset[str]:
+    """Fields of a run that has begun which `check_resumable` lets no resume change; none before."""
+    if not begun(config.run.path):
+        return frozenset()
+    of_evaluations = {"rollout.quantization", "evaluation.max_completion_tokens"} if config.has_evaluations else set()
+    of_loss = {_RANKS} if config.loss.normalization == _BY_RANKS else set()
+    return fixed_fields(type(config), config.model_dump(mode="json")) | of_evaluations | of_loss
 
 
 def begin_run(config: RunConfig, problems: RunProblems) -> None:
@@ -71,11 +81,10 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
     """UserError if `now` changes a fixed field; by `known` fingerprints, paths may change."""
     then = _saved_config(saved, now)
     before, after = flat(then), flat(now)
-    ranks, normalization = "placement.num_learner_gpus", now.loss.normalization
-    if normalization == "local_micro_batch" and before[ranks] != after[ranks]:
+    if now.loss.normalization == _BY_RANKS and before[_RANKS] != after[_RANKS]:
         raise UserError(
-            f"{ranks} was {before[ranks]} so far and cannot become {after[ranks]} on resume with loss.normalization "
-            f"{normalization}, a loss that depends on it: set it back, or choose another run.name."
+            f"{_RANKS} was {before[_RANKS]} so far and cannot become {after[_RANKS]} on resume with loss.normalization "
+            f"{_BY_RANKS}, a loss that depends on it: set it back, or choose another run.name."
         )
     if now.evaluation.hold_out and "hold_out_seed" not in saved.get("evaluation", {}):
         raise UserError(
@@ -93,8 +102,16 @@ def check_resumable(saved: dict[str, Any], now: RunConfig, known: RunProblems | 
 
 
 def _check_evaluations_compare(then: RunConfig, now: RunConfig) -> None:
+    if not then.has_evaluations:
+        return
+    was, is_now = then.rollout.quantization, now.rollout.quantization
+    if was != is_now:
+        raise UserError(
+            f"the evaluations of run {now.run.name} were sampled by engines with rollout.quantization {was} so far and would now "
+            f"be with {is_now}, which do not compare: give --rollout.quantization {was}, or {_INSTEAD}."
+        )
     before, after = then.max_evaluated_tokens, now.max_evaluated_tokens
-    if then.has_evaluations and before != after:
+    if before != after:
         raise UserError(
             f"the evaluations of run {now.run.name} had completions of up to {before} tokens so far and would now have up to "
             f"{after}, which do not compare: give --evaluation.max_completion_tokens {before}, or {_INSTEAD}."

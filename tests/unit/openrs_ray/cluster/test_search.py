@@ -1,19 +1,26 @@
 """The cheapest changes that fit: against every combination, with their price, and with what they are called."""
 
+import json
 import re
-from itertools import product
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
 
 import pytest
 from planned import paper, paper_shape
 
 from openrs_ray.cluster.cards import card
+from openrs_ray.cluster.changes import shorter
 from openrs_ray.cluster.fitting import check_fits
 from openrs_ray.cluster.forecast import forecast
 from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import plan
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.search import Found, Search
+from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import UserError
+from openrs_ray.run.resume import check_resumable, kept_fields
 
 GIB = 2**30
 CARD_24 = 24564 * 2.0**20
@@ -105,3 +112,97 @@ def test_on_12_gb_it_is_adapters(shape: ModelShape) -> None:
 def test_an_unknown_card_has_the_price_of_a_known_one(shape: ModelShape) -> None:
     with pytest.raises(UserError, match="on A40"):
         check_fits(paper(*ONE_GPU), shape, Machine(CARD_24))
+
+
+def ways(config: RunConfig, shape: ModelShape, machine: Machine) -> list[list[str]]:
+    """The advice for a recipe that does not fit: the options of each way."""
+    with pytest.raises(UserError) as refused:
+        check_fits(config, shape, machine, kept_fields(config))
+    said = str(refused.value).partition("the cheapest change that fits is ")[2]
+    return [way.partition(" (")[0].split() for way in said.split(", or ") if way]
+
+
+@pytest.mark.parametrize(("gpus", "size"), [(3, None), (8, 2), (12, 2)])
+def test_an_engine_is_named_over_the_fewest_gpus_that_can_split_the_model(
+    shape: ModelShape, gpus: int, size: int | None
+) -> None:
+    """12 attention heads, of which 8 is no part, and 2 key/value heads, of which 3 is none."""
+    config = paper(
+        f"--placement.num_rollout_gpus={gpus}", "--learner.lora.rank=32", "--learner.optimizer=adamw_offload"
+    )
+    found = ways(config, shape, Machine(6 * GIB, RTX_4090))
+    assert found or size is None
+    assert {option for options in found for option in pairwise(options) if "tensor" in option[0]} == (
+        {("--engine.tensor_parallel", str(size))} if size else set()
+    )
+
+
+def test_more_gpus_per_engine_are_not_named_where_one_is_enough(shape: ModelShape) -> None:
+    """The forecast has them faster, since it does not count what they exchange."""
+    config = paper("--placement.num_rollout_gpus=8", "--placement.num_learner_gpus=2")
+    found = ways(config, shape, Machine(23.5 * GIB, RTX_4090))
+    assert found and not any("--engine.tensor_parallel" in options for options in found)
+
+
+@pytest.mark.parametrize("most", [0, 31])
+def test_adapters_that_the_model_cannot_have_are_not_named(shape: ModelShape, most: int) -> None:
+    found = ways(paper(*ONE_GPU), replace(shape, most_rank=most), Machine(12282 * 2.0**20, card("RTX 4070")))
+    assert not any("--learner.lora.rank" in options for options in found)
+
+
+def began(config: RunConfig) -> dict[str, Any]:
+    config.run.path.mkdir()
+    saved = config.model_dump(mode="json")
+    (config.run.path / "config.json").write_text(json.dumps(saved))
+    return saved
+
+
+@pytest.mark.parametrize(("gib", "overrides"), [
+    (44, ONE_GPU), (35, ("--learner.zero_stage=2", "--placement.num_learner_gpus=1", "--placement.num_rollout_gpus=3")),
+])  # fmt: skip
+def test_a_run_that_has_begun_is_told_changes_that_its_resume_takes(
+    shape: ModelShape, tmp_path: Path, overrides: tuple[str, ...], gib: float
+) -> None:
+    """By the rule itself: the options are typed behind those of the run."""
+    overrides, machine = (f"--run.folder={tmp_path}", *overrides), Machine(gib * GIB, RTX_4090)
+    anew = ways(paper(*overrides), shape, machine)
+    saved = began(paper(*overrides))
+    assert any("--learner.optimizer" in options for options in anew)
+    found = ways(paper(*overrides), shape, machine)
+    assert found
+    for options in found:
+        check_resumable(saved, paper(*overrides, *options))
+        check_fits(paper(*overrides, *options), shape, machine)
+
+
+def test_a_run_that_has_begun_is_told_when_only_fixed_settings_would_do(shape: ModelShape, tmp_path: Path) -> None:
+    config = paper(f"--run.folder={tmp_path}", *ONE_GPU)
+    began(config)
+    with pytest.raises(
+        UserError, match=r"\): no setting that run open-rs3 may still change is enough on this GPU, take"
+    ):
+        check_fits(config, shape, Machine(CARD_24, RTX_4090), kept_fields(config))
+
+
+@pytest.mark.parametrize("own", ["null", "2048", "8192"])
+@pytest.mark.parametrize("held_out", [0, 32])
+def test_shorter_completions_leave_the_evaluations_of_a_run_as_they_were(
+    tmp_path: Path, held_out: int, own: str
+) -> None:
+    given = f"--run.folder={tmp_path}", f"--evaluation.hold_out={held_out}", f"--evaluation.max_completion_tokens={own}"
+    saved = began(paper(*given))
+    doses = [*shorter(paper(*given), kept_fields(paper(*given)))]
+    assert {dose["rollout.max_completion_tokens"] for dose in doses if len(dose) < 3} >= {1792, 896}
+    for dose in doses:
+        check_resumable(saved, paper(*given, *(f"--{field}={value}" for field, value in dose.items())))
+
+
+def test_with_a_loss_that_depends_on_the_ranks_their_number_is_kept(tmp_path: Path) -> None:
+    field = "placement.num_learner_gpus"
+    for normalization, sequences in (("local_micro_batch", 2), ("tokens", "null")):
+        options = f"--loss.normalization={normalization}", f"--learner.micro_batch_sequences={sequences}"
+        config = paper(f"--run.folder={tmp_path / normalization}", *options)
+        assert field not in kept_fields(config)
+        config.run.folder.mkdir()
+        began(config)
+        assert (field in kept_fields(config)) == (normalization == "local_micro_batch")

@@ -17,19 +17,24 @@ from places import ROOT
 from transformers import AutoConfig, Qwen2Config
 
 from launch.shapes import main as write_shapes
-from launch.train import main
+from launch.train import _prepare, main
 from openrs_ray.cluster.cards import card
 from openrs_ray.cluster.disk import disk_parts, disk_text
 from openrs_ray.cluster.forecast import BEST, Assumed, forecast_under
 from openrs_ray.cluster.forecast_text import forecast_text
+from openrs_ray.cluster.machine import Machine
 from openrs_ray.cluster.memory import memory_text
 from openrs_ray.cluster.model_shape import ModelShape
 from openrs_ray.cluster.shapes import shape_values, shipped, shipped_shape
 from openrs_ray.common import hub
 from openrs_ray.config.load import load_config
 from openrs_ray.config.schema import RunConfig
+from openrs_ray.errors import UserError
 from openrs_ray.models.bundled import MODELS
 from openrs_ray.preparation.dry_run import _learner_text, _rollout_text
+from openrs_ray.preparation.prepared import prepare
+from openrs_ray.run.budget import Budget
+from openrs_ray.run.resume import begin_run
 
 RECIPES = ROOT / "launch" / "recipes"
 R1_DISTILL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
@@ -108,6 +113,26 @@ def test_what_lies_in_the_cache_needs_no_network(tmp_path: Path, toy_folder: Pat
     done = dry_run(write(tmp_path / "recipe.yaml", toy_folder), tmp_path, "--model.path", "owner/toy")
     assert done.returncode == 0, done.stderr
     assert "20 of 20 problems" in done.stdout and not done.stderr
+
+
+def test_the_plan_of_a_run_that_has_begun_knows_it(
+    tmp_path: Path, toy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(write(tmp_path / "recipe.yaml", toy_folder))
+    small = ("--placement.device=gpu", "--placement.gpu_memory_gib=1")
+    assert main([recipe, *small, "--dry-run", "--resume"]) == 2
+    assert "no setting is enough, take GPUs with more memory" in capsys.readouterr().err
+    config = load_config(Path(recipe), list(small))
+    config.run.path.mkdir(parents=True)
+    Budget(config, age_s=0.0).write()
+    begin_run(config, prepare(config).summary())
+    sentence = "no setting that run planned may still change is enough on this GPU"
+    assert main([recipe, *small, "--dry-run", "--resume"]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match=sentence):
+        _prepare(config, Machine(GIB))
+    assert main([recipe, *small, "--learner.optimizer=adamw_8bit", "--dry-run", "--resume"]) == 2
+    assert "learner.optimizer was" in capsys.readouterr().err, "first, since advice is about settings that may stay"
 
 
 @pytest.fixture

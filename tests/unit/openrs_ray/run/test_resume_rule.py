@@ -240,6 +240,27 @@ def test_evaluations_of_a_run_have_one_limit_whatever_a_resume_changes(start: Ru
         goes_on(changed(start, "evaluation", max_completion_tokens=64))
 
 
+@pytest.mark.parametrize(("first", "then"), [("none", "int8"), ("int8", "none"), ("fp8", "fp8_kv")])
+def test_evaluations_of_a_run_are_by_engines_that_round_alike(tmp_path: Path, first: str, then: str) -> None:
+    """Otherwise the difference of two accuracies would be that of two samplers, too."""
+    began = make_config(
+        tmp_path,
+        model={"path": "toy", "dtype": "bfloat16"},
+        placement={"device": "gpu"},
+        loss={"correction": "truncated"},
+        rollout={"quantization": first},
+        evaluation={"path": "held.jsonl"},
+    )
+    saved, other = began.model_dump(mode="json"), changed(began, "rollout", quantization=then)
+    sentence = rf"rollout\.quantization {first} so far .* with {then}, .* give --rollout\.quantization {first}, or"
+    with pytest.raises(UserError, match=sentence):
+        check_resumable(saved, other)
+    check_resumable(saved, began)
+    check_resumable(
+        changed(began, "evaluation", path=None).model_dump(mode="json"), changed(other, "evaluation", path=None)
+    )
+
+
 def test_without_held_out_problems_a_resume_may_change_the_length(start: RunConfig) -> None:
     none = changed(start, "evaluation", path=None)
     (start.run.path / "config.json").write_text(json.dumps(none.model_dump(mode="json")))
