@@ -23,6 +23,8 @@ _UNKNOWN = "A40"
 _SLOWER = 0.1
 """If the best change makes a step slower by more than this share, alternatives that are faster by this share are named, too."""
 _RANK = 32
+_ROUNDED = 0.3
+"""Difference per token that a probe of engines in 8 bits may need to accept (docs/quantization.md)."""
 _QUANTIZED, _ADAPTERS = "engines sample in 8 bits", "trains adapters instead of all weights"
 
 
@@ -107,8 +109,7 @@ def _first(search: Search, doses: Iterable[Options]) -> list[Found]:
 def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
     """Changes that affect the training: adapters; if `none` else fits, also quantized engines where they are much faster."""
     config, best = search.config, math.inf
-    corrected: Options = {} if config.loss.corrects else {"loss.correction": "truncated"}
-    quantized = {"rollout.quantization": "fp8"} | corrected if config.rollout.quantization == "none" and none else {}
+    quantized = _quantized(config) if config.rollout.quantization == "none" and none else {}
     can_adapt = not config.learner.lora.rank and search.shape.most_rank >= _RANK
     adapters: Options = {"learner.lora.rank": _RANK} if can_adapt else {}
     both = adapters | quantized if adapters and quantized else {}
@@ -117,6 +118,13 @@ def _others(search: Search, none: bool) -> Iterator[tuple[Found, str]]:
             if found.step_s[0] < (1 - _SLOWER) * best:
                 best = found.step_s[0]
                 yield found, word
+
+
+def _quantized(config: RunConfig) -> Options:
+    """Engines in 8 bits, with a loss that corrects for them and a probe that lets their rounding pass."""
+    corrected: Options = {} if config.loss.corrects else {"loss.correction": "truncated"}
+    tolerant: Options = {} if config.push.probe_tolerance >= _ROUNDED else {"push.probe_tolerance": _ROUNDED}
+    return {"rollout.quantization": "fp8"} | corrected | tolerant
 
 
 def _text(found: Found, gpu: Card, word: str = "") -> str:

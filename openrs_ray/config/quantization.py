@@ -5,7 +5,10 @@ from typing import Literal
 Quantization = Literal["none", "int8", "fp8", "fp8_kv"]
 
 FP8_ARITHMETIC = 89
-"""Compute capability from which a GPU multiplies in FP8; below, FP8 only saves memory."""
+"""Compute capability from which a GPU multiplies in FP8; below, FP8 only saves memory.
+
+Triton's attention takes a cache in FP8 from there on, too.
+"""
 _LEAST = 80
 _NO_INT8 = 100
 """Compute capability from which vLLM has no INT8 kernels."""
@@ -21,6 +24,8 @@ def refusal(quantization: Quantization, capability: int | None) -> str | None:
     has = f"this one has {capability / 10:.1f}"
     if capability < _LEAST:
         return f"rollout.quantization {quantization} needs a GPU of compute capability 8.0 or more, and {has}: set it to none"
+    if quantization == "fp8_kv" and capability < FP8_ARITHMETIC:
+        return f"rollout.quantization fp8_kv needs a GPU of compute capability 8.9 or more, and {has}: set it to fp8"
     if quantization == "int8" and capability >= _NO_INT8:
         return f"rollout.quantization int8 needs a GPU of compute capability below 10.0, and {has}: set it to fp8"
     return None

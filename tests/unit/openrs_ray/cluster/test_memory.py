@@ -360,6 +360,7 @@ def test_numbers_without_a_verdict_where_the_size_is_unknown(shape: ModelShape) 
 @pytest.mark.parametrize(("gpu", "quantization", "reason"), [
     ("NVIDIA B200", "int8", "below 10.0, and this one has 10.0: set it to fp8"), ("NVIDIA B200", "fp8", ""),
     ("NVIDIA A40", "fp8", ""), ("NVIDIA A40", "int8", ""), ("Tesla T4", "int8", ""),
+    ("NVIDIA A40", "fp8_kv", "8.9 or more, and this one has 8.6: set it to fp8"), ("NVIDIA L40S", "fp8_kv", ""),
 ])  # fmt: skip
 def test_8_bits_that_the_planned_gpu_cannot_compute_are_refused_before_an_engine_starts(
     shape: ModelShape, gpu: str, quantization: str, reason: str
