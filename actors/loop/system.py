@@ -183,7 +183,7 @@ class System:
         sampling = Lookahead(collector.training_group, drawn, *asked, rests=rests, lengths=lengths)
         attempt = start_attempt(config.run.path, progress.step, AttemptSettings.of(config))
         gauges = Gauges(config.run.name, config.run.steps, progress.tokens)
-        sinks = Sinks.of(config, attempt, display.note, display.warn)
+        sinks = Sinks.of(config, attempt, display.note, display.warn, progress.step)
         metrics = MetricsLog(config.run.path, attempt, sinks, gauges.write)
         beside, guard = Beside(), None
         if config.guard.action != "off":

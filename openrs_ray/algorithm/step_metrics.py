@@ -62,6 +62,10 @@ def step_metrics(groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
+SHARES = ("accuracy", "no_answer_share")
+"""Ends of the names of shares of the judged completions; older versions wrote 0 where nothing was judged."""
+
+
 def truncated_share(groups: Sequence[Group]) -> float:
     return float(np.mean([rollout.truncated for group in groups for rollout in group.rollouts]))
 

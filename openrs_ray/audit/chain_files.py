@@ -52,7 +52,8 @@ def check_written_once(known: Known, check: Check) -> None:
     for entry in known.entries:
         for name, value in entry.files.items():
             before = digests.get(name)
-            if value and before and value != before and _written_once(name, begun):
+            saved_again = entry.about == "checkpoint" and entry.step == _step_in(name)  # as for a new reference
+            if value and before and value != before and not saved_again and _written_once(name, begun):
                 again = (
                     f"entry {entry.number} ({entry.about}) notes {value[:SHORT]}, and one before it {before[:SHORT]}"
                 )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from openrs_ray.algorithm.step_metrics import SHARES
 from openrs_ray.audit.findings import Check
 
 
@@ -20,8 +21,8 @@ def compare_figures(
         if name not in line:
             if complete:
                 check.find(file, f"{name} is {value:.9g} by the record, and the line lacks it", step)
-        elif not complete and math.isnan(value) and line[name] == 0:
-            continue  # older versions wrote 0 where nothing of a task was judged
+        elif math.isnan(value) and line[name] == 0 and name.endswith(SHARES):
+            continue  # older versions wrote 0 where nothing was judged
         elif not same(value, line[name]):
             check.find(file, f"{name} is {value:.9g} by the record, and the line has {line[name]}", step)
 

@@ -39,7 +39,7 @@ def learner_doses(config: RunConfig) -> Doses:
 
 
 def engine_doses(config: RunConfig) -> Doses:
-    """Changes to the engines that leave sampling the same, but for `larger_engines`."""
+    """All changes to the engines that leave sampling the same, but `larger_engines`."""
     engine, rollout, place = config.engine, config.rollout, config.placement
     fractions = (0.9, 0.95, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     sequences = [max(1, engine.max_sequences // by) for by in (2, 4, 8)]

@@ -35,6 +35,8 @@ def check_fits(config: RunConfig, shape: ModelShape, machine: Machine, kept: Col
     """
     quantization = config.rollout.quantization
     if machine.capability is not None and (reason := refusal(quantization, machine.capability)):
+        if "rollout.quantization" in kept:  # which the run's resume must not change
+            reason = f"{reason.partition(': ')[0]}: take a GPU like the one that the run began on, or another run.name"
         raise UserError(reason)
     if (gpu_bytes := machine.gpu_bytes) is None:
         return

@@ -98,10 +98,9 @@ class Loss(Section):
             raise ValueError(f"loss.kind {self.kind} goes with loss.normalization {own}, not {self.normalization}")
         if self.kind == "dr_grpo" and self.advantage != "group_mean":
             raise ValueError(f"loss.kind dr_grpo goes with loss.advantage group_mean, not {self.advantage}")
-        if self.correction == "truncated" and self.kind in _BOUNDED:
+        if self.correction == "truncated" and self.bounds_weights:
             how = "by its gate" if self.kind == "sapo" else "at 1 + loss.clip_epsilon_high"
             raise ValueError(f"loss.kind {self.kind} truncates the weights itself, {how}")
-        self._check_ratio_acts()
         if self.entropy_floor and self.entropy_weight > self.max_entropy_weight:
             raise ValueError(
                 f"loss.entropy_weight ({self.entropy_weight:g}) must not be above loss.max_entropy_weight "
@@ -114,20 +113,6 @@ class Loss(Section):
                 f"({self.clip_range[1]:g}), which could not act"
             )
         return self
-
-    def _check_ratio_acts(self) -> None:
-        if self.old_policy == "sampler":
-            return
-        if self.correction == "truncated":
-            raise ValueError(
-                "loss.correction truncated needs loss.old_policy sampler: with current the ratio is always 1, and the cap cannot "
-                "act (none, sequence_mask and token_mask go with current)"
-            )
-        if self.kind in _BOUNDED:
-            raise ValueError(
-                f"loss.kind {self.kind} needs loss.old_policy sampler: with current the ratio that it weighs tokens by is always "
-                "1 (grpo, dr_grpo, dapo and gspo go with current)"
-            )
 
     def _check_teacher(self) -> None:
         if (self.kind == "distill") != (self.teacher.path is not None):
@@ -144,6 +129,11 @@ class Loss(Section):
                 "loss.correction truncated caps a ratio, of which distillation by loss.teacher.top_k alone has none: set "
                 "loss.correction sequence_mask, or loss.teacher.top_k 0"
             )
+
+    @property
+    def bounds_weights(self) -> bool:
+        """True where the loss itself bounds the weight of a token."""
+        return self.kind in _BOUNDED
 
     @property
     def uses_ratios(self) -> bool:
@@ -174,7 +164,7 @@ class Loss(Section):
     @property
     def corrects(self) -> bool:
         """True where tokens of another policy than the one being trained are weighted or left out."""
-        return self.correction != "none" or self.kind in _BOUNDED
+        return self.correction != "none" or self.bounds_weights
 
     @property
     def cap(self) -> float:

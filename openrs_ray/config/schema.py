@@ -246,11 +246,6 @@ class RunConfig(Section):
                 "learner.updates_per_batch above 1 needs loss.old_policy sampler: with current, later updates would learn from "
                 "completions as if the policy had not changed since"
             )
-        if rollout.staleness and self.loss.ignores_age:
-            raise ValueError(
-                "rollout.staleness above 0 needs loss.old_policy sampler, or loss.correction sequence_mask or token_mask: with "
-                "current, completions of an older policy would be learned from as if the policy had not changed since"
-            )
         learned_at_once = self.completions_per_step // updates
         per = f"completions per {'step' if updates == 1 else 'update'}"
         if learned_at_once < place.num_learner_gpus:

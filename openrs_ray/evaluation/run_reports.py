@@ -37,7 +37,10 @@ class RunReport:
         if self.step is None or not isinstance(asked, str):
             return ""
         policy = self.path.parents[3] / "checkpoints" / self.path.parent.name / "policy"
-        if model_identity(str(policy)) == asked:
+        try:
+            if model_identity(str(policy)) == asked:
+                return ""
+        except OSError:  # it is being removed just now; who looks again finds it gone
             return ""
         return f"This report is of a policy that the run no longer has: step {self.step} was trained again, or removed."
 

@@ -25,6 +25,7 @@ from openrs_ray.models.lora import linear_layers
 from openrs_ray.models.model_files import ModelFiles, model_files
 from openrs_ray.models.pretrained import empty_model
 from openrs_ray.models.stop_tokens import StopToken, stop_tokens
+from openrs_ray.preparation.ratio import check_ratio_acts
 from openrs_ray.preparation.served import check_served
 from openrs_ray.preparation.task_problems import check_paths, load_tasks
 from openrs_ray.preparation.teacher import check_teacher
@@ -101,6 +102,7 @@ def prepare(config: RunConfig) -> Prepared:
         for task in config.tasks
     }
     _check_guard(config)
+    check_ratio_acts(config)
     check_paths(config)  # before a model is looked for on the Hub
     model_path = resolve_model(config.model.path)
     model, shape = check_model(config, model_path)

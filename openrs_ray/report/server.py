@@ -95,7 +95,7 @@ class PageData:
                 for place in range(len(self.runs))
             ]
             summaries = [summary.read(part) for summary, part in zip(self._summaries, parts, strict=True)]
-            compared = [_compared(run) for run in self.runs]
+            compared = [_compared(run) for run in self.runs if len(self.runs) > 1]
             if self._compared[0] != compared:
                 self._compared = (compared, comparison(self.runs))
         return {"live": True, "made": now(), "stamp": stamp, "runs": summaries, "comparison": self._compared[1]}
@@ -145,7 +145,10 @@ def _number(asked: dict[str, str], name: str, without: int) -> int:
 
 def _compared(run: Path) -> list[Any]:
     """Changes with all that a comparison of runs is made of: evaluations that count, and settings."""
-    evaluated = [file.path.name for file in current_files(run, "evaluation")]
+    try:
+        evaluated = [file.path.name for file in current_files(run, "evaluation")]
+    except UserError as error:  # the run's own part of the page says so, too
+        evaluated = [str(error)]
     return [evaluated, _stamps([run / CONFIG])]
 
 

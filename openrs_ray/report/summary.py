@@ -152,11 +152,13 @@ class RunSummary:
             raise UserError(f"it has settings that this version does not know ({error.error_count()})") from error
 
     def _reports(self) -> tuple[Any, ...]:
-        return tuple((report, _stamp(report.path)) for report in reports_in(self.run))
+        """With the checkpoints, which say whether a report's policy is still there."""
+        reports = tuple((report, _stamp(report.path)) for report in reports_in(self.run))
+        return _stamp(self.run / "checkpoints" / "manifest.json"), reports
 
     def _evaluations(self) -> list[dict[str, Any]]:
         found = []
-        for one, _ in self._reports():
+        for one in reports_in(self.run):
             try:
                 tables = report.shown(one.content)
                 outdated = [note for note in [one.outdated()] if note]

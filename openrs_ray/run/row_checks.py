@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from openrs_ray.algorithm.advantages import spread
-from openrs_ray.algorithm.step_metrics import share_of_checked
+from openrs_ray.algorithm.step_metrics import SHARES, share_of_checked
 from openrs_ray.config.schema import RunConfig
 from openrs_ray.errors import RunError
 from openrs_ray.records import Status
@@ -229,11 +229,13 @@ def _step_faults(
         return
     counted = {"attempt": trained[0]["attempt"], "replaced_groups": len(others), **_figures([*trained, *replaced])}
     for name, value in counted.items():
-        if (name in figures or name == "sampled_tokens") and not _agree(value, figures.get(name)):
+        if (name in figures or name == "sampled_tokens") and not _agree(name, value, figures.get(name)):
             yield f"{name} is {value:g} by its rows and {figures.get(name)} in metrics.jsonl"
 
 
-def _agree(value: float, logged: Any) -> bool:
+def _agree(name: str, value: float, logged: Any) -> bool:
+    if math.isnan(value) and logged == 0 and name.endswith(SHARES):  # of an older version
+        return True
     if logged is not None and not isinstance(logged, int | float):
         return False
     return math.isnan(value) if logged is None else math.isclose(value, logged, rel_tol=1e-9, abs_tol=1e-9)

@@ -48,22 +48,29 @@ class Outbox:
         tell: Callable[[str], None],
         warn: Callable[[str], None],
         *,
+        from_step: int = 0,
         most: int = _MOST,
         pause_s: float = _PAUSE_S,
     ) -> None:
-        """All of these are called in the outbox's thread. `tell`: where the remote run is; `warn`: the first failure."""
+        """All of these are called in the outbox's thread.
+
+        Args:
+            tell: where the remote run is.
+            warn: the first failure.
+            from_step: the attempt trains on from here, so that later figures which were sent do not count any more.
+        """
         self.name, self._make, self._run, self._tell, self._warn = name, make, run, tell, warn
         self._sink: Sink | None = None
         self._opened = False
         self._file = run.folder / _FILE
-        self._sent_steps = _sent_steps(self._file)
+        self._sent_steps = _count_to(from_step, self._file)
         self._newly_sent: dict[str, int] = {}
         self._noted_at = float("-inf")
         self._most, self._pause_s = most, pause_s
         self._waiting: deque[_Message] = deque()
         self._dropped: list[tuple[str, int]] = []  # kind and step
         self._changed = threading.Condition()
-        self._closing = self._warned = self._unconfirmed = False
+        self._closing = self._abandoned = self._warned = self._unconfirmed = False
         self._thread = threading.Thread(target=self._work, name=f"sink {name}", daemon=True)
         self._thread.start()
 
@@ -93,6 +100,7 @@ class Outbox:
             self._changed.notify()
         self._thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
+            self._abandoned = True  # what answers only now must not be sent beside the next attempt's figures
             unsent = [*self._dropped, *((message.kind, message.step) for message in self._waiting)]
             late = self._thread.is_alive() or self._unconfirmed
         if unsent:
@@ -103,7 +111,7 @@ class Outbox:
         self._once(self._open)  # before there are figures: if it fails, the first ones try again
         while message := self._next():
             sent = self._sent(partial(self._send, message))
-            if self._closing and not sent:
+            if self._abandoned or (self._closing and not sent):
                 return
             with self._changed:
                 self._waiting.popleft()
@@ -175,13 +183,19 @@ def _kind(phase: str) -> str:
     return "step" if phase == "train" else phase
 
 
-def _sent_steps(file: Path) -> Mapping[str, int] | None:
-    """Last step by kind; None where an older version has not noted it."""
+def _count_to(step: int, file: Path) -> Mapping[str, int] | None:
+    """Last steps by kind, up to this one, and noted so; None where an older version has not noted them."""
     try:
         known = read_json(file)
     except UserError:  # it is said when the sink opens
         return None
-    return {} if known is None else known.get(_SENT)
+    if known is None or known.get(_SENT) is None:
+        return {} if known is None else None
+    sent = {kind: min(last, step) for kind, last in known[_SENT].items()}
+    if sent != known[_SENT]:
+        with suppress(OSError):
+            write_json(file, known | {_SENT: sent})
+    return sent
 
 
 def _counted(messages: Sequence[tuple[str, int]]) -> str:

@@ -60,15 +60,22 @@ class Sinks:
         self._outboxes = outboxes
 
     @classmethod
-    def of(cls, config: "RunConfig", attempt: int, tell: Callable[[str], None], warn: Callable[[str], None]) -> "Sinks":
-        """Open all that the config names, each in its own thread."""
+    def of(
+        cls,
+        config: "RunConfig",
+        attempt: int,
+        tell: Callable[[str], None],
+        warn: Callable[[str], None],
+        from_step: int = 0,
+    ) -> "Sinks":
+        """Open all that the config names, each in its own thread. `from_step`: the attempt trains on from here."""
         shown = without_secrets(config.model_dump(mode="json")) | {"attempt": attempt}
         outboxes = []
         for name in config.run.sinks:
             folder = config.run.path / FOLDER / name
             folder.mkdir(parents=True, exist_ok=True)
             run = SinkRun(config.run.name, shown, folder, "")
-            outboxes.append(Outbox(name, partial(new_sink, name), run, tell, warn))
+            outboxes.append(Outbox(name, partial(new_sink, name), run, tell, warn, from_step=from_step))
         return cls(outboxes)
 
     def __bool__(self) -> bool:

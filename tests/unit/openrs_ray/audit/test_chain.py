@@ -446,6 +446,12 @@ def test_what_is_written_once_and_noted_with_another_content_is_found(copied: Pa
     assert files >= {"attempts/001/config.json", f"{POLICY}/model.safetensors"}
 
 
+def test_a_policy_that_is_saved_again_is_no_finding(copied: Path) -> None:
+    byte(copied / POLICY / "model.safetensors")
+    Ledger(copied).note("checkpoint", step=2, attempt=1, folders=[POLICY])
+    assert not [finding for finding in check_chain(copied).findings if "writes it again" in finding.what]
+
+
 def test_a_head_that_was_told_says_what_has_changed_since(copied: Path) -> None:
     head = read_ledger(copied).head  # type: ignore[union-attr]
     assert head is not None and check_chain(copied, head.digest).notes == []

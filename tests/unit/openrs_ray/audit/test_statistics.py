@@ -1,5 +1,6 @@
 """Figures computed again from the record: accuracy, intervals, outcome, choice of a checkpoint, reports."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pyarrow as pa
 import pytest
 from tampering import content, line, row
 
+from openrs_ray.audit.compare import compare_figures
+from openrs_ray.audit.findings import Check
 from openrs_ray.audit.run import AuditedRun
 from openrs_ray.audit.statistics import check_statistics
 from openrs_ray.common.files import append_line
@@ -193,3 +196,12 @@ def test_the_choice_of_a_checkpoint_is_made_again(copied: Path) -> None:
     line(copied, "metrics.jsonl", place, lambda known: known | {"accuracy": 2.0})
     said = [finding.what for finding in check_statistics(AuditedRun.read(copied)).findings]
     assert f"the best kept policy is that of step {best} by the record, and of step {other} by its lines" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "logged", "found"), [("task/x/accuracy", 0.0, 0), ("task/x/accuracy", 0.5, 1), ("reward", 0.0, 1)]
+)
+def test_older_versions_had_no_accuracy_as_0(name: str, logged: float, found: int) -> None:
+    check = Check("figures")
+    compare_figures(check, "metrics.jsonl", {name: logged}, {name: math.nan}, 1, complete=True)
+    assert len(check.findings) == found

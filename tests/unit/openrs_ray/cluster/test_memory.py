@@ -373,6 +373,8 @@ def test_8_bits_that_the_planned_gpu_cannot_compute_are_refused_before_an_engine
     if reason:
         with pytest.raises(UserError, match=reason):
             check_fits(config, shape, machine)
+        with pytest.raises(UserError, match=r"and this one has \d+\.\d: take a GPU like the one that the run began on"):
+            check_fits(config, shape, machine, frozenset({"rollout.quantization"}))
     else:
         check_fits(config, shape, machine)
 

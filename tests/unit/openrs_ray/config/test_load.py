@@ -95,14 +95,6 @@ def test_values_of_every_kind_can_be_given(recipe: Path) -> None:
             ["--rollout.problems_per_step", "12", "--learner.updates_per_batch", "2", "--loss.old_policy", "current"],
             ["learner.updates_per_batch above 1 needs loss.old_policy sampler"],
         ),
-        (
-            ["--rollout.staleness", "1", "--loss.old_policy", "current"],
-            ["rollout.staleness above 0 needs loss.old_policy sampler, or loss.correction sequence_mask or token_mask"],
-        ),
-        (
-            ["--loss.correction", "truncated", "--loss.old_policy", "current"],
-            ["loss.correction truncated needs loss.old_policy sampler"],
-        ),
         (["--run.folder", "here"], ["run.folder must be an absolute path", "here"]),
         (["--run.name", "a/b"], ["run.name", '"a/b"', "letters"]),
         (["--rewards.weights", "{}"], ["rewards.weights is {}", "not empty"]),
@@ -128,21 +120,6 @@ def test_a_mistake_is_one_sentence(recipe: Path, overrides: list[str], said: lis
     message = str(error.value)
     assert all(part in message for part in said), message
     assert "\n" not in message and message.endswith(".") and not message.endswith("..") and "pydantic" not in message
-
-
-@pytest.mark.parametrize("mask", ["sequence_mask", "token_mask"])
-def test_stale_tokens_may_be_learned_from_at_ratio_one_within_a_mask(recipe: Path, mask: str) -> None:
-    given = ["--rollout.staleness", "1", "--loss.old_policy", "current", "--loss.correction", mask]
-    assert load_config(recipe, given).loss.correction == mask
-
-
-def test_divergence_from_a_teacher_alone_has_no_ratio_that_staleness_could_miss(recipe: Path) -> None:
-    taught = "{kind: distill, old_policy: current, teacher: {path: toy-teacher}}"
-    assert not load_config(recipe, ["--rollout.staleness", "1", "--loss", taught]).loss.uses_ratios
-    with pytest.raises(UserError, match=r"staleness above 0 needs loss\.old_policy sampler"):
-        load_config(
-            recipe, ["--rollout.staleness", "1", "--loss", taught.replace("toy-teacher", "toy-teacher, top_k: 0")]
-        )
 
 
 @pytest.mark.parametrize(

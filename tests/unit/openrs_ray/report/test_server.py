@@ -174,6 +174,14 @@ def test_a_comparison_is_of_the_policies_that_count(tmp_path: Path) -> None:
     assert "no evaluation of a trained policy yet" in row["fault"]
 
 
+def test_a_damaged_file_of_attempts_leaves_the_rest_of_the_page(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / name) for name in ("first", "second")]
+    (runs[0] / "attempts.jsonl").write_text('{"attempt": "one"}\n')
+    for shown in (runs, runs[:1]):
+        found = PageData(shown).answer("runs", {})["runs"]
+        assert len(found) == len(shown) and any("attempts.jsonl" in fault for fault in found[0]["faults"])
+
+
 def test_a_port_that_is_taken_is_one_sentence(server: PageServer) -> None:
     port = urlsplit(server.address).port
     with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had"):

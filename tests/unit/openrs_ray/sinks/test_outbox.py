@@ -131,7 +131,7 @@ def test_a_resumed_run_sends_what_the_service_missed_before_a_kill(
         (range(8, 9), services[2], [8]),
     ):
         attempt = start_attempt(config.run.path, steps[0] - 1)
-        sinks = Sinks.of(config, attempt, lambda text: None, lambda text: None)
+        sinks = Sinks.of(config, attempt, lambda text: None, lambda text: None, steps[0] - 1)
         log = MetricsLog(config.run.path, attempt, sinks)
         for step in steps:
             log.write(step, {"reward": float(attempt)})
@@ -148,6 +148,33 @@ def test_a_resumed_run_sends_what_the_service_missed_before_a_kill(
     assert services[1].figures[4] == {"train/reward": 1.0, "train/attempt": 1.0}
     assert services[1].figures[5]["train/reward"] == 2.0, "a step that was trained again is sent as it counts"
     assert all(sinks.close() for sinks in killed)  # only now, so that its thread ends
+
+
+def test_figures_of_steps_that_the_run_went_back_behind_do_not_count_as_sent(tmp_path: Path) -> None:
+    note = tmp_path / "run.json"
+    note.write_text('{"remote": "run-1", "sent": {"step": 100, "evaluation": 40}}')
+    for from_step in (50, 80):  # back to 50, away from then on, killed, and resumed from 80
+        run = SinkRun("mine", {}, tmp_path, "")
+        box = Outbox("service", Service, run, lambda text: None, lambda text: None, from_step=from_step)
+        assert box.lacks(51, "train") and not box.lacks(50, "train") and not box.lacks(40, "evaluation")
+        assert box.close(time.monotonic() + 5) == ""
+    assert json.loads(note.read_text())["sent"] == {"step": 50, "evaluation": 40}
+
+
+def test_what_answers_after_the_end_sends_nothing_more(tmp_path: Path) -> None:
+    answer = threading.Event()
+
+    def hang(call: str, step: int) -> None:
+        if call == "metrics" and step == 1:
+            answer.wait(20)
+
+    service = Service(hang)
+    box = Box(tmp_path, service)
+    box.metrics(1, 2, 3)
+    assert "was not sent 3 steps (1 to 3)" in box.close(0.2)
+    answer.set()
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("sink ")])
+    assert service.calls == [("metrics", 1)] and json.loads((tmp_path / "run.json").read_text())["sent"] == {}
 
 
 def test_of_an_older_version_nobody_knows_what_was_sent(tmp_path: Path) -> None:
