@@ -154,7 +154,7 @@ class Search:
         return halves
 
     def _engines(self, config: RunConfig) -> list[_Half]:
-        """Those that fit over as few GPUs each as possible: the forecast does not count what these exchange."""
+        """Engines that fit over as few GPUs each as possible: the forecast does not count what these exchange."""
         sizes = [] if "engine.tensor_parallel" in self.kept else larger_engines(config, self.shape)
         for size in ({}, *sizes):
             options = (each | size for each in combinations(without(engine_doses(config), self.kept)))

@@ -77,7 +77,7 @@ def section_kinds(annotation: Any) -> tuple[type[BaseModel] | None, type[BaseMod
 
 
 def _listed_section(annotation: Any) -> type[BaseModel] | None:
-    """That of each entry of a list of sections."""
+    """Section of each entry of a list of sections; None for any other type."""
     kinds = plain_types(annotation)
     lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis]
     return next(filter(_is_section, lists), None)
