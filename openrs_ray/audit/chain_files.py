@@ -46,7 +46,7 @@ def check_files(folder: Path, known: Known, check: Check, going: bool) -> None:
 
 
 def check_written_once(known: Known, check: Check) -> None:
-    """Files that nothing writes again: the ledger has one digest of each, or another after the file had gone."""
+    """Find files that nothing writes again and of which the ledger has two digests, unless the file was gone between them."""
     digests: dict[str, str | None] = {}
     begun: set[int] = set()
     for entry in known.entries:

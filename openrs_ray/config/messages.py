@@ -111,7 +111,7 @@ def unknown_name(dotted: str, names: Names, flags: Sequence[str] = (), section: 
 
 
 def _in_list(dotted: str, names: Names) -> tuple[str, str | None] | None:
-    """About a name inside of a list without the number of an entry, or inside of one that has no entries."""
+    """Sentence about a name in a list that lacks an entry's number, or in a list without entries, and the name likely meant."""
     parts = dotted.split(".")
     for count in range(1, len(parts)):
         entry, inner = ".".join(parts[:count]), ".".join(parts[count:])

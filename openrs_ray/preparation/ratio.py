@@ -7,7 +7,7 @@ from openrs_ray.errors import UserError
 
 
 def check_ratio_acts(config: RunConfig) -> None:
-    """UserError for a new run.
+    """UserError for a new run whose loss or staleness relies on the ratio.
 
     Checked at a start and not in the schema: a run of an earlier version may have such settings, and goes on as it began.
     """

@@ -152,7 +152,7 @@ class RunSummary:
             raise UserError(f"it has settings that this version does not know ({error.error_count()})") from error
 
     def _reports(self) -> tuple[Any, ...]:
-        """With the checkpoints, which say whether a report's policy is still there."""
+        """Stamps of the reports, and of the checkpoints, which say whether a report's policy is still there."""
         reports = tuple((report, _stamp(report.path)) for report in reports_in(self.run))
         return _stamp(self.run / "checkpoints" / "manifest.json"), reports
 

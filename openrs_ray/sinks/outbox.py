@@ -52,12 +52,12 @@ class Outbox:
         most: int = _MOST,
         pause_s: float = _PAUSE_S,
     ) -> None:
-        """All of these are called in the outbox's thread.
+        """Start the thread, in which `make`, `tell` and `warn` are called.
 
         Args:
             tell: where the remote run is.
             warn: the first failure.
-            from_step: the attempt trains on from here, so that later figures which were sent do not count any more.
+            from_step: the attempt trains on from here; figures of later steps that were sent count no more.
         """
         self.name, self._make, self._run, self._tell, self._warn = name, make, run, tell, warn
         self._sink: Sink | None = None
@@ -184,13 +184,15 @@ def _kind(phase: str) -> str:
 
 
 def _count_to(step: int, file: Path) -> Mapping[str, int] | None:
-    """Last steps by kind, up to this one, and noted so; None where an older version has not noted them."""
+    """Last steps sent, by kind, lowered to `step` in the file as well; None where an older version has not noted them."""
     try:
         known = read_json(file)
     except UserError:  # it is said when the sink opens
         return None
-    if known is None or known.get(_SENT) is None:
-        return {} if known is None else None
+    if known is None:
+        return {}
+    if not isinstance(known.get(_SENT), dict):
+        return None
     sent = {kind: min(last, step) for kind, last in known[_SENT].items()}
     if sent != known[_SENT]:
         with suppress(OSError):
